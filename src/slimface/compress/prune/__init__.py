@@ -1,0 +1,1 @@
+"""Pruning: which channels go, how many, and when."""

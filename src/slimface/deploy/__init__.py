@@ -1,0 +1,1 @@
+"""How a detector runs: NumPy, a runtime, pictures; no torch."""

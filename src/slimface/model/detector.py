@@ -1,0 +1,50 @@
+"""Detector: what every detector of the zoo has in common as a torch module."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from slimface.core.spec import DetectorSpec
+
+
+class RawTensors(NamedTuple):
+    """What a detector says about each anchor, before decoding."""
+
+    logits: Tensor
+    """Shape ``(b, anchors)``: log-odds of a face; the score is their sigmoid."""
+
+    offsets: Tensor
+    """Shape ``(b, anchors, 4)``, in the units of the spec's codec."""
+
+    landmarks: Tensor | None = None
+    """Shape ``(b, anchors, k, 2)``, in the units of the spec's codec."""
+
+
+class Detector(nn.Module):
+    """A detector: normalised pictures in, raw predictions of every anchor out.
+
+    A subclass is one paper. It sets ``head_names``, and implements ``maps`` (the network) and
+    ``read`` (what the maps mean). Anchors run level by level, row by row, column by column.
+    """
+
+    head_names: tuple[str, ...] = ()
+    """Modules whose output channels have a meaning each; their outputs are never cut."""
+
+    def __init__(self, spec: DetectorSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the outputs of the prediction convolutions, as they are.
+
+        This is what channel tracing follows: no flattening and no mixing of channels after it.
+        """
+        raise NotImplementedError
+
+    def read(self, maps: tuple[Tensor, ...]) -> RawTensors:
+        """Turn ``maps`` into predictions for each anchor."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> RawTensors:
+        """Predict from normalised pictures ``(b, 3, height, width)`` of any height and width."""
+        return self.read(self.maps(images))
