@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import Field
+
 from slimface.core.faces import Floats
 from slimface.core.value import Value
 

@@ -5,13 +5,15 @@ Boxes are ``(n, 4)`` corners ``x1 y1 x2 y2`` unless a name says otherwise.
 
 import numpy as np
 import numpy.typing as npt
+
 from slimface.core.faces import Floats
 
 
 def areas(boxes: Floats, *, pixel: float = 0) -> Floats:
     """Return the area of each box; ``pixel=1`` counts the last pixel as WIDER FACE's tools do."""
-    sides = np.maximum(boxes[:, 2:] - boxes[:, :2] + pixel, 0)
-    return sides[:, 0] * sides[:, 1]
+    sides: Floats = np.maximum(boxes[:, 2:] - boxes[:, :2] + pixel, 0)
+    product: Floats = sides[:, 0] * sides[:, 1]
+    return product
 
 
 def overlaps(first: Floats, second: Floats, *, pixel: float = 0) -> Floats:
@@ -25,7 +27,8 @@ def overlaps(first: Floats, second: Floats, *, pixel: float = 0) -> Floats:
     sides = np.maximum(high - low + pixel, 0)
     shared = sides[..., 0] * sides[..., 1]
     union = areas(first, pixel=pixel)[:, None] + areas(second, pixel=pixel)[None, :] - shared
-    return shared / np.maximum(union, np.finfo(np.float32).tiny)
+    ratio: Floats = shared / np.maximum(union, np.finfo(np.float32).tiny)
+    return ratio
 
 
 def suppress(

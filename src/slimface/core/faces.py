@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
+
 from slimface.errors import MissingError
 
 if TYPE_CHECKING:

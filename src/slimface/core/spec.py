@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
+
 from slimface.core.anchors import AnchorGrid, BoxCodec
 from slimface.core.value import Value
 from slimface.errors import CheckpointError

@@ -1,0 +1,1 @@
+"""Open any model: a name of the zoo, a checkpoint, or an exported file."""
