@@ -31,7 +31,8 @@ class AnchorLevel(Value):
 
     def rows_and_columns(self, height: Any, width: Any) -> tuple[Any, Any]:
         """Return the map's height and width for an input of this size."""
-        return -(-height // self.stride), -(-width // self.stride)
+        # Not -(-height // stride): ONNX rounds integer division towards zero.
+        return (height + self.stride - 1) // self.stride, (width + self.stride - 1) // self.stride
 
 
 class AnchorGrid(Value):
