@@ -1,0 +1,109 @@
+"""Truth: the faces a detector is scored against, and which of them count."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from slimface.errors import DataError
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Truth:
+    """The ground truth of a data set, the faces of all pictures in one array.
+
+    A face that does not count in a subset is set aside there: finding it is neither right nor
+    wrong.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    """The pictures: ``event/name.jpg``."""
+
+    counts: npt.NDArray[np.intp]
+    """Number of faces of each picture."""
+
+    boxes: npt.NDArray[np.float64]
+    """Shape ``(counts.sum(), 4)``: corners in pixels, picture by picture."""
+
+    counting: Mapping[str, Mask]
+    """For each subset, whether each face counts."""
+
+    pictures_in_truth: int
+    """Number of pictures before any were left out."""
+
+    empty_pictures_count: bool
+    """Whether detections in pictures without any face are false positives. WIDER FACE's own tools
+    pass such pictures by."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def annotated(cls, name: str, names: Sequence[str], boxes: Sequence[npt.ArrayLike]) -> Self:
+        """Truth from the corner boxes ``(n, 4)`` of each picture: one subset, ``all``."""
+        corners = [np.asarray(part, dtype=np.float64).reshape(-1, 4) for part in boxes]
+        stacked = np.concatenate([np.zeros((0, 4)), *corners])
+        return cls(
+            name,
+            tuple(names),
+            np.asarray([len(part) for part in corners], dtype=np.intp),
+            stacked,
+            {"all": np.ones(len(stacked), dtype=bool)},
+            len(corners),
+            empty_pictures_count=True,
+        )
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the pictures' names, their boxes, and which of them count, in hex."""
+        digest = hashlib.sha256()
+        digest.update("\n".join(self.names).encode())
+        digest.update(self.counts.astype("<i8").tobytes())
+        digest.update(self.boxes.astype("<f8").tobytes())
+        for subset, mask in self.counting.items():
+            digest.update(subset.encode() + mask.tobytes())
+        digest.update(bytes([self.empty_pictures_count]))
+        return digest.hexdigest()
+
+    def restricted(self, names: Iterable[str]) -> Self:
+        """Return the truth of these pictures only, in the order of the whole truth.
+
+        A name matches with any suffix: ``event/name`` is ``event/name.jpg``.
+
+        Raises:
+            DataError: A name is not in this truth.
+        """
+        places = {_stem(name): i for i, name in enumerate(self.names)}
+        places |= {name: i for i, name in enumerate(self.names)}
+        wanted = list(names)
+        strange = [name for name in wanted if name not in places and _stem(name) not in places]
+        if strange:
+            raise DataError(
+                f"{len(strange)} of {len(wanted)} pictures are not in the ground truth "
+                f"{self.name!r}, the first is {strange[0]!r}.\n"
+                "Evaluate pictures of the split this ground truth belongs to, or choose --truth "
+                "annotations to score against the annotations beside the pictures."
+            )
+        picked = np.zeros(len(self), dtype=bool)
+        picked[[places[name] if name in places else places[_stem(name)] for name in wanted]] = True
+        rows = np.repeat(picked, self.counts)
+        return type(self)(
+            self.name,
+            tuple(name for name, stays in zip(self.names, picked, strict=True) if stays),
+            self.counts[picked],
+            self.boxes[rows],
+            {subset: mask[rows] for subset, mask in self.counting.items()},
+            self.pictures_in_truth,
+            self.empty_pictures_count,
+        )
+
+
+def _stem(name: str) -> str:
+    return str(PurePosixPath(name).with_suffix(""))
