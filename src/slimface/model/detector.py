@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from slimface.core.spec import DetectorSpec
@@ -30,6 +31,12 @@ class Detector(nn.Module):
     head_names: tuple[str, ...] = ()
     """Modules whose output channels have a meaning each; their outputs are never cut."""
 
+    constant_names: tuple[str, ...] = ()
+    """Parameters that belong to no layer and have no entry for each channel; they are never cut."""
+
+    trace_size: tuple[int, int] = (64, 64)
+    """Height and width of a small input that reaches every layer."""
+
     def __init__(self, spec: DetectorSpec) -> None:
         super().__init__()
         self.spec = spec
@@ -44,6 +51,14 @@ class Detector(nn.Module):
     def read(self, maps: tuple[Tensor, ...]) -> RawTensors:
         """Turn ``maps`` into predictions for each anchor."""
         raise NotImplementedError
+
+    def prepare(self, pictures: Tensor) -> Tensor:
+        """Normalise 8-bit RGB pictures ``(b, 3, height, width)`` as the spec says."""
+        rule = self.spec.preprocess
+        images = pictures if rule.colour == "rgb" else pictures.flip(1)
+        mean = rule.mean if rule.colour == "rgb" else rule.mean[::-1]
+        shift = torch.tensor(mean, dtype=torch.float32, device=pictures.device)
+        return (images.float() - shift.view(1, 3, 1, 1)) * rule.scale
 
     def forward(self, images: Tensor) -> RawTensors:
         """Predict from normalised pictures ``(b, 3, height, width)`` of any height and width."""
