@@ -1,0 +1,385 @@
+"""WIDER FACE: its annotations as text and as MATLAB files, in and out."""
+
+import logging
+import math
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from slimface.core.faces import Faces
+from slimface.data.pictures import Annotated, PictureSet
+from slimface.errors import DataError, MissingError
+
+log = logging.getLogger(__name__)
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_COLUMNS = 10
+_QUIRK = ["0"] * _COLUMNS
+
+
+class Entry(NamedTuple):
+    """What an annotation file says about one picture."""
+
+    name: str
+    """Path below ``images/``."""
+
+    numbers: npt.NDArray[np.float64]
+    """Shape ``(n, 10)``: x, y, width, height, then the six attributes."""
+
+    line: int
+    """Line of the name; 0 where the file has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """The lines of an annotation file, and the error that names one of them."""
+
+    path: Path
+    lines: Sequence[str]
+
+    def fail(self, line: int, what: str) -> NoReturn:
+        raise DataError(
+            f"{self.path}:{line}: {what}\n"
+            "A picture is a line with its path, a line with its number of faces, and a line of "
+            "10 numbers for each face: x y w h blur expression illumination invalid occlusion "
+            "pose.\nCorrect that line, or fetch the annotations again."
+        )
+
+
+def read_widerface(
+    root: Path, split: str, *, annotations: Path | None = None, partial: bool = False
+) -> PictureSet:
+    """Read one split of a folder in the official layout of WIDER FACE.
+
+    Pictures are in ``WIDER_{split}/images/``; annotations in ``wider_face_split/`` as
+    ``wider_face_{split}_bbx_gt.txt`` or, where that is missing, ``wider_face_{split}.mat``. Faces
+    of no width or height, of which the official files hold 42, are left out and counted in the log.
+
+    Args:
+        root: The folder with ``WIDER_train``, ``WIDER_val`` and ``wider_face_split``.
+        split: ``train`` or ``val``.
+        annotations: Read this text or MATLAB file instead.
+        partial: The folder holds only some of the annotated pictures: leave out the others and
+            count them in the log.
+
+    Raises:
+        MissingError: The annotations are not there.
+        DataError: They break their format (file and line are named), or a picture is missing.
+
+    Source:
+        Yang et al., "WIDER FACE: A Face Detection Benchmark", CVPR 2016, arXiv:1511.06523, and the
+        readme beside its annotations.
+    """
+    root = Path(root)
+    source = annotations or _annotations(root, split)
+    entries = parse_mat(source) if source.suffix == ".mat" else parse_txt(source)
+    images = root / f"WIDER_{split}" / "images"
+    present = _Present(images)
+    pictures: list[Annotated] = []
+    absent = sizeless = 0
+    for entry in entries:
+        if entry.name not in present:
+            absent += 1
+            if not partial:
+                raise DataError(
+                    f"{source}:{entry.line}: the picture {entry.name} is not in {images}.\n"
+                    "Put it there, or say that the folder is a part of the data set (partial)."
+                )
+            continue
+        sized = (entry.numbers[:, 2] > 0) & (entry.numbers[:, 3] > 0)
+        sizeless += len(sized) - int(sized.sum())
+        numbers = entry.numbers[sized]
+        boxes = np.concatenate([numbers[:, :2], numbers[:, :2] + numbers[:, 2:4]], axis=1)
+        labels = numbers[:, 4:].astype(np.uint8)
+        pictures.append(Annotated(entry.name, images / entry.name, Faces.annotated(boxes), labels))
+    if sizeless:
+        log.info("%s: %d faces of no width or height were left out", source, sizeless)
+    if absent:
+        log.info("%s: %d pictures are not in %s and were left out", source, absent, images)
+    return PictureSet(f"widerface-{split}", tuple(pictures))
+
+
+def _annotations(root: Path, split: str) -> Path:
+    folder = root / "wider_face_split"
+    for name in (f"wider_face_{split}_bbx_gt.txt", f"wider_face_{split}.mat"):
+        if (folder / name).is_file():
+            return folder / name
+    raise MissingError(
+        f"{folder} holds neither wider_face_{split}_bbx_gt.txt nor wider_face_{split}.mat.\n"
+        "Name the folder that holds WIDER_train, WIDER_val and wider_face_split; "
+        "`slimface demo data DIR` draws a small one."
+    )
+
+
+class _Present:
+    """Which pictures are there; each folder is listed once, as asking for each file is slow."""
+
+    def __init__(self, images: Path) -> None:
+        self.images = images
+        self.folders: dict[str, set[str]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        folder, _, file = name.rpartition("/")
+        if folder not in self.folders:
+            try:
+                self.folders[folder] = {file.name for file in (self.images / folder).iterdir()}
+            except OSError:
+                self.folders[folder] = set()
+        return file in self.folders[folder]
+
+
+def parse_txt(path: Path) -> list[Entry]:
+    """Read ``wider_face_{split}_bbx_gt.txt``.
+
+    By a quirk of the format a picture without faces has one face line all the same, of zeros.
+
+    Raises:
+        DataError: A line breaks the format; the message says which, and how.
+    """
+    lines = _Lines(path, [line.strip() for line in _text(path).split("\n")])
+    headers: list[tuple[str, int, int]] = []
+    rows: list[list[str]] = []
+    numbers: list[int] = []
+    for line, name, first, count in _pictures(lines):
+        headers.append((name, line, count))
+        rows += [row.split() for row in lines.lines[first : first + count]]
+        numbers += range(first + 1, first + count + 1)
+    table = _table(rows, numbers, lines)
+    entries: list[Entry] = []
+    start = 0
+    for name, line, count in headers:
+        entries.append(Entry(name, table[start : start + count], line))
+        start += count
+    _check_unique(entries, path)
+    return entries
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise MissingError(
+            f"{path}: the annotations cannot be read ({error.strerror}).\n"
+            "Check the path and the permissions."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: byte {error.start} is not UTF-8 text.\nFetch the annotations again."
+        ) from None
+
+
+def _pictures(source: _Lines) -> Iterator[tuple[int, str, int, int]]:
+    """Yield the line number of each picture, its name, the index of its first row, its count."""
+    lines = source.lines
+    at, end = 0, len(lines)
+    while end and not lines[end - 1]:
+        end -= 1
+    while at < end:
+        name, line = lines[at], at + 1
+        _check_name(name, line, source)
+        count = lines[at + 1] if at + 1 < end else ""
+        if not (count.isascii() and count.isdigit()):
+            source.fail(at + 2, f"expected the number of faces of {name}, found {_short(count)}.")
+        first, faces = at + 2, int(count)
+        if first + faces > end:
+            source.fail(
+                at + 2, f"{name} should have {faces} faces, but the file ends after {end - first}."
+            )
+        yield line, name, first, faces
+        at = first + faces
+        if faces == 0 and at < end and lines[at].split() == _QUIRK:
+            at += 1
+
+
+def _check_name(name: str, line: int, source: _Lines) -> None:
+    if not name.lower().endswith(PICTURE_SUFFIXES):
+        source.fail(
+            line,
+            f"expected the path of a picture (.jpg, .jpeg or .png), found {_short(name)}; "
+            "the number of faces above it may be wrong.",
+        )
+    if not is_inside(name):
+        source.fail(line, f"the path {_short(name)} leads out of the folder of pictures.")
+
+
+def is_inside(name: str) -> bool:
+    """Tell whether a relative path with slashes stays below the folder it starts from."""
+    parts = PurePosixPath(name).parts
+    return not (name.startswith("/") or "\\" in name or ":" in name or "\0" in name) and (
+        ".." not in parts
+    )
+
+
+def _table(rows: list[list[str]], numbers: list[int], source: _Lines) -> npt.NDArray[np.float64]:
+    """Turn rows of words into numbers, all at once; look for the culprit only if that fails."""
+    try:
+        if any(len(row) != _COLUMNS for row in rows):
+            raise ValueError
+        flat = np.array([float(word) for row in rows for word in row], dtype=np.float64)
+    except ValueError:
+        _name_culprit(rows, numbers, source)
+    table = flat.reshape(-1, _COLUMNS)
+    labels = table[:, 4:]
+    wrong = ~np.isfinite(table).all(axis=1) | ~np.isin(labels, (0, 1, 2)).all(axis=1)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        source.fail(
+            numbers[row],
+            f"{_short(' '.join(rows[row]))} is no face: boxes are finite numbers, attributes 0, 1 "
+            "or 2.",
+        )
+    return table
+
+
+def _name_culprit(rows: list[list[str]], numbers: list[int], source: _Lines) -> NoReturn:
+    for row, line in zip(rows, numbers, strict=True):
+        if len(row) != _COLUMNS:
+            source.fail(
+                line,
+                f"expected the 10 numbers of a face, found {_short(' '.join(row))}; "
+                "the number of faces above it may be wrong.",
+            )
+        for word in row:
+            try:
+                float(word)
+            except ValueError:
+                source.fail(line, f"{_short(word)} is not a number.")
+    raise AssertionError("a table that could not be read has no wrong row")
+
+
+def _check_unique(entries: Iterable[Entry], path: Path) -> None:
+    seen: dict[str, int] = {}
+    for entry in entries:
+        if entry.name in seen:
+            raise DataError(
+                f"{path}:{entry.line}: {entry.name} is listed a second time (first in line "
+                f"{seen[entry.name]}).\nKeep one of the two."
+            )
+        seen[entry.name] = entry.line
+
+
+def parse_mat(path: Path) -> list[Entry]:
+    """Read ``wider_face_{split}.mat``; ``line`` counts the pictures from 1.
+
+    Raises:
+        DataError: It is no MATLAB file, or not one with WIDER FACE's variables.
+        MissingError: The file is not there, or scipy is not installed.
+    """
+    variables = _load_mat(path)
+    names = ("event_list", "file_list", "face_bbx_list", *_MAT_LABELS)
+    try:
+        events, files, boxes, *labels = (variables[name] for name in names)
+        entries = list(_mat_entries(events, files, boxes, labels))
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{path}: not the annotations of WIDER FACE ({type(error).__name__}: {error}).\n"
+            f"The variables {', '.join(names)} are needed; fetch the file again."
+        ) from None
+    for entry in entries:
+        if not is_inside(entry.name) or not np.isfinite(entry.numbers).all():
+            raise DataError(
+                f"{path}: picture {entry.line} ({_short(entry.name)}) leads out of the folder of "
+                "pictures or has a box of no number.\nFetch the file again."
+            )
+    _check_unique(entries, path)
+    return entries
+
+
+_MAT_LABELS = tuple(
+    f"{name}_label_list"
+    for name in ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
+)
+
+
+def _load_mat(path: Path) -> dict[str, Any]:
+    try:
+        from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
+    except ImportError as error:
+        raise MissingError(
+            f"Reading {path} needs scipy, which is not installed.\n"
+            "Install it with: pip install 'slimface[train]', or use the annotations as text."
+        ) from error
+    try:
+        variables: dict[str, Any] = loadmat(path)
+    except FileNotFoundError as error:
+        raise MissingError(f"{path}: no such file.\nCheck the path.") from error
+    except (MatReadError, ValueError, TypeError, NotImplementedError, OSError) as error:
+        raise DataError(
+            f"{path}: not a MATLAB file that can be read ({error}).\nFetch the file again."
+        ) from None
+    return variables
+
+
+def _mat_entries(events: Any, files: Any, boxes: Any, labels: list[Any]) -> Iterator[Entry]:
+    line = 0
+    for e in range(len(events)):
+        event = str(events[e, 0].item())
+        for i in range(len(files[e, 0])):
+            line += 1
+            corner_size = np.asarray(boxes[e, 0][i, 0], dtype=np.float64).reshape(-1, 4)
+            columns = [
+                np.asarray(label[e, 0][i, 0], dtype=np.float64).reshape(-1, 1) for label in labels
+            ]
+            name = f"{event}/{files[e, 0][i, 0].item()}.jpg"
+            yield Entry(name, np.concatenate([corner_size, *columns], axis=1), line)
+
+
+def write_widerface(pictures: PictureSet, root: Path, split: str) -> Path:
+    """Write pictures and annotations in the official layout; the inverse of ``read_widerface``.
+
+    Pictures that are already in place are left alone, others are copied.
+
+    Returns:
+        The text file with the annotations.
+
+    Raises:
+        DataError: The folder cannot be written.
+    """
+    root = Path(root)
+    target = root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
+    try:
+        for one in pictures:
+            place = root / f"WIDER_{split}" / "images" / one.name
+            if not place.exists() or not place.samefile(one.path):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(one.path, place)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = target.with_name(target.name + ".partial")
+        beside.write_text("".join(_blocks(pictures)), encoding="utf-8")
+        beside.replace(target)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or root}: cannot be written ({error.strerror}).\n"
+            "Choose a folder that can be written and has room."
+        ) from error
+    return target
+
+
+def _blocks(pictures: Iterable[Annotated]) -> Iterator[str]:
+    for one in pictures:
+        boxes = one.faces.boxes.astype(np.float64)
+        corner_size = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+        labels = (
+            np.zeros((len(boxes), _COLUMNS - 4), dtype=np.uint8)
+            if one.labels is None
+            else one.labels
+        )
+        rows = [
+            " ".join([*map(_number, box), *map(str, marks)])
+            for box, marks in zip(corner_size, labels.tolist(), strict=True)
+        ]
+        yield "\n".join([one.name, str(len(rows)), *(rows or [" ".join(_QUIRK)])]) + "\n"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if math.floor(value) == value else repr(float(value))
+
+
+def _short(text: str, limit: int = 60) -> str:
+    return repr(text if len(text) <= limit else text[: limit - 1] + "…") if text else "nothing"
