@@ -1,14 +1,14 @@
 """Truth: the faces a detector is scored against, and which of them count."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from slimface.data.pictures import PictureSet
 from slimface.errors import DataError
 
 Mask = npt.NDArray[np.bool_]
@@ -46,17 +46,20 @@ class Truth:
         return len(self.names)
 
     @classmethod
-    def annotated(cls, name: str, names: Sequence[str], boxes: Sequence[npt.ArrayLike]) -> Self:
-        """Truth from the corner boxes ``(n, 4)`` of each picture: one subset, ``all``."""
-        corners = [np.asarray(part, dtype=np.float64).reshape(-1, 4) for part in boxes]
-        stacked = np.concatenate([np.zeros((0, 4)), *corners])
+    def of(cls, pictures: PictureSet) -> Self:
+        """Truth from the annotations of pictures: one subset, ``all``.
+
+        Faces that the annotations call invalid are set aside.
+        """
+        boxes = [np.zeros((0, 4)), *(one.faces.boxes.astype(np.float64) for one in pictures)]
+        valid = [np.zeros(0, dtype=bool), *(one.attribute("invalid") == 0 for one in pictures)]
         return cls(
-            name,
-            tuple(names),
-            np.asarray([len(part) for part in corners], dtype=np.intp),
-            stacked,
-            {"all": np.ones(len(stacked), dtype=bool)},
-            len(corners),
+            pictures.name,
+            tuple(one.name for one in pictures),
+            np.asarray([len(one.faces) for one in pictures], dtype=np.intp),
+            np.concatenate(boxes),
+            {"all": np.concatenate(valid)},
+            len(pictures),
             empty_pictures_count=True,
         )
 
@@ -75,15 +78,12 @@ class Truth:
     def restricted(self, names: Iterable[str]) -> Self:
         """Return the truth of these pictures only, in the order of the whole truth.
 
-        A name matches with any suffix: ``event/name`` is ``event/name.jpg``.
-
         Raises:
             DataError: A name is not in this truth.
         """
-        places = {_stem(name): i for i, name in enumerate(self.names)}
-        places |= {name: i for i, name in enumerate(self.names)}
+        places = {name: i for i, name in enumerate(self.names)}
         wanted = list(names)
-        strange = [name for name in wanted if name not in places and _stem(name) not in places]
+        strange = [name for name in wanted if name not in places]
         if strange:
             raise DataError(
                 f"{len(strange)} of {len(wanted)} pictures are not in the ground truth "
@@ -92,7 +92,7 @@ class Truth:
                 "annotations to score against the annotations beside the pictures."
             )
         picked = np.zeros(len(self), dtype=bool)
-        picked[[places[name] if name in places else places[_stem(name)] for name in wanted]] = True
+        picked[[places[name] for name in wanted]] = True
         rows = np.repeat(picked, self.counts)
         return type(self)(
             self.name,
@@ -103,7 +103,3 @@ class Truth:
             self.pictures_in_truth,
             self.empty_pictures_count,
         )
-
-
-def _stem(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(""))
