@@ -1,1 +1,92 @@
 """Open any model: a name of the zoo, a checkpoint, or an exported file."""
+
+import difflib
+from pathlib import Path
+
+from slimface.deploy.pipeline import Pipeline
+from slimface.deploy.runtimes import RUNTIMES, open_exported
+from slimface.errors import CheckpointError, MissingError, UsageError
+
+PICKLES = frozenset({".pth", ".pt", ".pkl", ".pickle", ".bin", ".ckpt", ".tar"})
+CHECKPOINT = ".safetensors"
+
+
+def load(source: str | Path, *, threads: int | None = None, device: str = "cpu") -> Pipeline:
+    """Open a detector, whatever it is stored in.
+
+    Args:
+        source: A name of the zoo (``eresfd``; see ``slimface zoo``), a ``.safetensors``
+            checkpoint, or an exported file (``.onnx``). Exported files need no torch.
+        threads: Threads to compute with; None leaves it to the runtime.
+        device: Where torch computes; exported files run on the processor.
+
+    Raises:
+        MissingError: The file or an optional package is not there.
+        UsageError: No model has this name, or the file is of no kind that can be opened.
+        CheckpointError: The file is broken, foreign, or a pickle.
+    """
+    path = Path(source)
+    suffix = path.suffix.lower()
+    if suffix in RUNTIMES:
+        if device != "cpu":
+            raise UsageError(
+                f"{path} is an exported file, which runs on the processor, not on {device}.\n"
+                "Leave the device out, or load the checkpoint it was exported from."
+            )
+        return open_exported(path, threads=threads)
+    if suffix == CHECKPOINT:
+        return _load_with_torch(path, threads=threads, device=device)
+    if suffix in PICKLES:
+        raise CheckpointError(
+            f"{path} is a pickled file; opening it could run any code, and it does not say what "
+            "it is.\nPublished weights are opened by their name in the zoo (slimface zoo lists "
+            f"them); your own are saved as {CHECKPOINT}."
+        )
+    if path.exists() or suffix or path.parent != Path():
+        kinds = ", ".join([CHECKPOINT, *RUNTIMES])
+        raise UsageError(
+            f"{path} is not a model: models are names of the zoo or files ending in {kinds}.\n"
+            "List the names with: slimface zoo"
+        )
+    return _load_with_torch(str(source), threads=threads, device=device)
+
+
+def _load_with_torch(source: str | Path, *, threads: int | None, device: str) -> Pipeline:
+    try:
+        import torch
+
+        from slimface.model import checkpoint, zoo
+        from slimface.model.predictor import TorchNetwork
+    except ImportError as error:
+        raise MissingError(
+            f"opening {source} needs the package {error.name}, which is not installed.\n"
+            "Install it with: pip install 'slimface[train]', or use an exported .onnx file, "
+            "which needs no torch."
+        ) from error
+    if isinstance(source, Path):
+        detector = checkpoint.load_checkpoint(source).detector
+        name = source.stem
+    else:
+        _check_name(source, zoo.names())
+        detector = zoo.load(source)
+        name = source
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return Pipeline(
+        detector.spec,
+        TorchNetwork(detector, device=device),
+        name=name,
+        runtime="torch",
+        identity=lambda: checkpoint.fingerprint(detector),
+    )
+
+
+def _check_name(name: str, known: list[str]) -> None:
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"; did you mean {' or '.join(near)}?" if near else "."
+    raise UsageError(
+        f"there is no model '{name}' in the zoo{hint}\n"
+        f"Names are {', '.join(known)}; files end in {', '.join([CHECKPOINT, *RUNTIMES])}."
+    )

@@ -1,16 +1,27 @@
 """From an 8-bit picture of any size to its faces, by the spec alone."""
 
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
+from slimface.core.boxes import best_first, suppress
 from slimface.core.faces import Faces, Floats
-from slimface.core.spec import DetectorSpec
+from slimface.core.spec import DetectorSpec, Preprocess
+from slimface.deploy.media import Picture as Picture
+from slimface.deploy.media import read_picture
+from slimface.errors import CheckpointError, UsageError
 
-Picture = npt.NDArray[np.uint8]
-"""Height x width x 3, red green blue."""
+Source = Picture | str | Path
+"""A picture, or the path of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +38,24 @@ class RawFaces:
     """Shape ``(b, anchors, k, 2)``, in the units of the spec's codec."""
 
 
-class Network(Protocol):
-    """A network in any runtime: normalised ``(b, 3, height, width)`` float32 in, RawFaces out."""
+@dataclass(frozen=True, slots=True)
+class DecodedFaces:
+    """The same from a network that decodes within its graph."""
 
-    def __call__(self, images: Floats) -> RawFaces: ...
+    scores: Floats
+    """Shape ``(b, anchors)``, in [0, 1]."""
+
+    boxes: Floats
+    """Shape ``(b, anchors, 4)``: corners in pixels of the network's input."""
+
+    landmarks: Floats | None = None
+    """Shape ``(b, anchors, k, 2)``: x, y in pixels of the network's input."""
+
+
+class Network(Protocol):
+    """A network in any runtime: normalised ``(b, 3, height, width)`` float32 in."""
+
+    def __call__(self, images: Floats) -> RawFaces | DecodedFaces: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +73,49 @@ class Settings:
     pre_nms: int | None = None
     cap: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.scale is not None and self.longest_px is not None:
+            raise UsageError("scale and longest_px exclude each other.\nGive one of them.")
+        for name, low, high in (
+            ("scale", 0, math.inf), ("longest_px", 0, math.inf), ("nms_overlap", 0, 1),
+            ("pre_nms", 0, math.inf), ("cap", 0, math.inf),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and not low < value <= high:
+                limit = f"above {low}" + (f" and at most {high}" if high == 1 else "")
+                raise UsageError(f"{name} is {value}; it must be {limit}.\nCorrect it.")
+        if self.score_floor is not None and not 0 <= self.score_floor <= 1:
+            raise UsageError(
+                f"score_floor is {self.score_floor}; scores lie between 0 and 1.\nCorrect it."
+            )
+
+    def network_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width to which a picture of this size is resized."""
+        scale = self.scale or 1.0
+        if self.longest_px is not None:
+            scale = self.longest_px / max(height, width)
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the milliseconds of one picture went."""
+
+    read_ms: float
+    """From the file to pixels; 0 if the picture was there already."""
+
+    resize_ms: float
+    """Resizing and normalising."""
+
+    network_ms: float
+
+    decode_ms: float
+    """Thresholding, decoding, suppression."""
+
+    @property
+    def total_ms(self) -> float:
+        return self.read_ms + self.resize_ms + self.network_ms + self.decode_ms
+
 
 class Predictor(Protocol):
     """Anything that finds faces: a torch module in training or a file on a phone alike."""
@@ -58,3 +126,256 @@ class Predictor(Protocol):
     def detect(self, picture: Picture, settings: Settings = ...) -> Faces:
         """Return the faces of one picture, best first, in pixels of that picture."""
         ...
+
+
+class Pipeline:
+    """A network with the pre- and postprocessing of its spec: a Predictor.
+
+    May be called from several threads if its network may.
+    """
+
+    def __init__(
+        self,
+        spec: DetectorSpec,
+        network: Network,
+        *,
+        name: str = "",
+        runtime: str = "python",
+        identity: Callable[[], str] | None = None,
+    ) -> None:
+        """Join a spec and a network.
+
+        Args:
+            spec: How pictures are fed to the network and its answers read.
+            network: Called with normalised pictures.
+            name: For people; the spec's name if empty.
+            runtime: What runs the network, for tables.
+            identity: Gives the SHA-256 of all that decides what is found; see ``fingerprint``.
+        """
+        self.spec = spec
+        self.network = network
+        self.name = name or spec.name
+        self.runtime = runtime
+        self._identity = identity
+        self._normalise = Normaliser(spec.preprocess)
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 that changes whenever the model may find something else.
+
+        Raises:
+            UsageError: The network has no identity: it was given as a bare function.
+        """
+        if self._identity is None:
+            raise UsageError(
+                "this pipeline was made around a bare network and has no fingerprint.\n"
+                "Load the model from a file, or give Pipeline(identity=...)."
+            )
+        return self._identity()
+
+    def detect(self, picture: Source, settings: Settings = Settings()) -> Faces:
+        """Return the faces of one picture (or of its file), best first, in its pixels.
+
+        Boxes are not clipped: a face at the border may reach out of the picture.
+
+        Raises:
+            UsageError: The picture is no 8-bit array of shape ``(height, width, 3)``.
+            DataError: The file is no readable picture.
+            CheckpointError: The network's answers do not fit the spec, or are not numbers.
+        """
+        return self.detect_timed(picture, settings)[0]
+
+    def detect_timed(
+        self,
+        picture: Source,
+        settings: Settings = Settings(),
+    ) -> tuple[Faces, Timing]:
+        """As ``detect``, and where the milliseconds went."""
+        clock = time.perf_counter
+        start = clock()
+        pixels = read_picture(picture) if isinstance(picture, str | Path) else picture
+        check_picture(pixels)
+        read = clock()
+        height, width = settings.network_size(*pixels.shape[:2])
+        images = self._normalise([pixels], height, width)
+        resized = clock()
+        raw = self.network(images)
+        answered = clock()
+        faces = self._read(raw, 0, images.shape, _ratio(pixels, height, width), settings)
+        done = clock()
+        marks = (start, read, resized, answered, done)
+        return faces, Timing(*(1e3 * (b - a) for a, b in pairwise(marks)))
+
+    def detect_batch(
+        self,
+        pictures: Sequence[Picture],
+        settings: Settings = Settings(),
+    ) -> list[Faces]:
+        """Return the faces of each picture; one call of the network for all of them.
+
+        Raises:
+            UsageError: The pictures are not all of the same size.
+        """
+        for picture in pictures:
+            check_picture(picture)
+        shapes = {picture.shape for picture in pictures}
+        if len(shapes) > 1:
+            raise UsageError(
+                f"a batch holds pictures of {len(shapes)} sizes; the network needs one.\n"
+                "Group them by size, or call detect for each."
+            )
+        if not pictures:
+            return []
+        height, width = settings.network_size(*pictures[0].shape[:2])
+        images = self._normalise(pictures, height, width)
+        raw = self.network(images)
+        ratio = _ratio(pictures[0], height, width)
+        return [
+            self._read(raw, item, images.shape, ratio, settings) for item in range(len(pictures))
+        ]
+
+    def _read(
+        self,
+        raw: RawFaces | DecodedFaces,
+        item: int,
+        shape: tuple[int, ...],
+        ratio: Floats,
+        settings: Settings,
+    ) -> Faces:
+        """Turn the network's answer for one picture of a batch into faces."""
+        plan = self.spec.postprocess
+        floor = _first(settings.score_floor, plan.score_floor)
+        decoded = isinstance(raw, DecodedFaces)
+        values = raw.scores[item] if isinstance(raw, DecodedFaces) else raw.logits[item]
+        _check_values(values, self.spec.anchors.count(*shape[2:]), self.name)
+        # The sigmoid is increasing: comparing logits finds the same survivors without computing it.
+        survivors = np.flatnonzero(values >= (floor if decoded else logit(floor)))
+        values = values[survivors]
+        order = best_first(values, limit=_first(settings.pre_nms, plan.pre_nms))
+        survivors, values = survivors[order], values[order]
+        boxes, landmarks = self._decode(raw, item, survivors, shape)
+        kept = suppress(
+            boxes,
+            values,
+            overlap=_first(settings.nms_overlap, plan.nms_overlap),
+            cap=_first(settings.cap, plan.cap),
+            is_sorted=True,
+        )
+        scores = values[kept] if decoded else sigmoid(values[kept])
+        return Faces(
+            boxes[kept] / ratio,
+            scores,
+            None if landmarks is None else landmarks[kept] / ratio[:2],
+        )
+
+    def _decode(
+        self,
+        raw: RawFaces | DecodedFaces,
+        item: int,
+        survivors: npt.NDArray[np.intp],
+        shape: tuple[int, ...],
+    ) -> tuple[Floats, Floats | None]:
+        points = None if raw.landmarks is None else raw.landmarks[item, survivors]
+        if isinstance(raw, DecodedFaces):
+            return raw.boxes[item, survivors], points
+        anchors = self.spec.anchors.anchors(*shape[2:])[survivors]
+        boxes = self.spec.codec.decode(raw.offsets[item, survivors], anchors)
+        if points is not None:
+            points = self.spec.codec.decode_points(points, anchors)
+        return boxes, points
+
+
+class Normaliser:
+    """Resize, normalise and pad pictures into a buffer that is used again and again.
+
+    What a call returns is valid until the next call in the same thread.
+    """
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        self.preprocess = preprocess
+        self._mean = [np.float32(value) for value in preprocess.mean]
+        self._buffers = threading.local()
+
+    def __call__(self, pictures: Sequence[Picture], height: int, width: int) -> Floats:
+        """Return normalised pictures, shape ``(b, 3, padded height, padded width)``."""
+        plan = self.preprocess
+        multiple = plan.multiple_of
+        padded = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
+        images = self._buffer((len(pictures), 3, *padded))
+        if padded != (height, width):
+            images[:, :, height:] = 0
+            images[:, :, :, width:] = 0
+        channels = (0, 1, 2) if plan.colour == "rgb" else (2, 1, 0)
+        for image, picture in zip(images, pictures, strict=True):
+            if picture.shape[:2] != (height, width):
+                picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+            planes = cv2.split(picture)
+            for target, channel in zip(image, channels, strict=True):
+                inner = target[:height, :width]
+                np.subtract(planes[channel], self._mean[channel], out=inner)
+                if plan.scale != 1:
+                    inner *= np.float32(plan.scale)
+        return images
+
+    def _buffer(self, shape: tuple[int, ...]) -> Floats:
+        buffer: Floats | None = getattr(self._buffers, "images", None)
+        if buffer is None or buffer.shape != shape:
+            buffer = self._buffers.images = np.empty(shape, dtype=np.float32)
+        return buffer
+
+
+def check_picture(picture: Any) -> None:
+    """Refuse anything but an 8-bit colour picture.
+
+    Raises:
+        UsageError: Says what was given instead.
+    """
+    if not isinstance(picture, np.ndarray):
+        raise UsageError(
+            f"a picture is an array or a path, not {type(picture).__name__}.\n"
+            "Give a NumPy array (height, width, 3) of uint8 in RGB order, or the path of a file."
+        )
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise UsageError(
+            f"a picture has shape (height, width, 3) and type uint8, "
+            f"not {picture.shape} and {picture.dtype}.\n"
+            "Convert it to 8-bit RGB; slimface.deploy.media.read_picture does so for files."
+        )
+    if picture.size == 0:
+        raise UsageError(f"a picture of shape {picture.shape} holds no pixel.\nGive a real one.")
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Return scores; of any size."""
+    # Below -87 the exponential of a float32 overflows, and the score is 0 either way.
+    odds: Floats = np.exp(-np.maximum(logits, np.float32(-87)))
+    return np.float32(1) / (np.float32(1) + odds)
+
+
+def logit(score: float) -> float:
+    """Return the log-odds of a score; infinite at 0 and 1."""
+    if score <= 0:
+        return -math.inf
+    return math.inf if score >= 1 else math.log(score / (1 - score))
+
+
+def _first(asked: float | None, default: float) -> Any:
+    return default if asked is None else asked
+
+
+def _ratio(picture: Picture, height: int, width: int) -> Floats:
+    """Pixels of the network's input for one of the picture: x, y, x, y; rounding parts them."""
+    return np.asarray([width / picture.shape[1], height / picture.shape[0]] * 2, dtype=np.float32)
+
+
+def _check_values(values: Floats, anchors: int, name: str) -> None:
+    if values.shape != (anchors,):
+        raise CheckpointError(
+            f"{name}: the network answers for {len(values)} anchors, its spec has {anchors}.\n"
+            "The file and its spec do not belong together; export or save the model again."
+        )
+    # A sum is one cheap pass, and not finite as soon as one of its terms is not.
+    if not np.isfinite(values.sum()) and np.isnan(values).any():
+        raise CheckpointError(
+            f"{name}: the network answers with values that are not numbers (NaN).\n"
+            "Its weights are damaged or its training diverged; use an earlier checkpoint."
+        )
