@@ -1,0 +1,193 @@
+"""EXTD: one small stage applied six times over, so that 0.16 million parameters serve six levels.
+
+Source: Yoo et al., "EXTD: Extremely Tiny Face Detector via Iterative Filter Reuse", 2019,
+arXiv:1906.06579. Module names are those of the published weights. Differs in that a face has one
+logit (face minus background: the same score, since a softmax over two is the sigmoid of their
+difference).
+
+Options of the architecture:
+    width: Channels of every level (published: 64, 48, 32).
+    stem: Channels of the first convolution (published: 64).
+    expansions: Widening of each inverted residual of the shared stage (published: 2, 2, 4, 4; for
+        width 32 2, 2, 4, 4, 2, 2).
+    halving: Which of them, from 0, has stride 2 (published: 3).
+    active: Whether blocks end in an activation (published: for width 32 only).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from slimface.core.anchors import AnchorGrid, AnchorLevel
+from slimface.core.spec import Architecture, DetectorSpec, Option, Postprocess, Preprocess
+from slimface.errors import RecipeError
+from slimface.model.detector import Detector, RawTensors
+
+LEVELS = 6
+
+
+class EXTD(Detector):
+    """Six levels of strides 4 to 128, one anchor a cell.
+
+    The stage's batch norms have one set of statistics, which each training step updates six times.
+    """
+
+    head_names = tuple(f"{head}.{level}" for head in ("conf", "loc") for level in range(LEVELS))
+
+    def __init__(self, spec: DetectorSpec) -> None:
+        super().__init__(spec)
+        width, stem, expansions, halving, active = _options(spec)
+        first = [_stem(stem), _separable(stem, width, active=active)]
+        shared = [
+            _inverted(width, expansion, stride=2 if i == halving else 1, active=active)
+            for i, expansion in enumerate(expansions)
+        ]
+        self.base = nn.ModuleList([*first, *shared])
+        self.upfeat = nn.ModuleList(_upsampled(width) for _ in range(LEVELS - 1))
+        self.loc = nn.ModuleList(nn.Conv2d(width, 4, 3, padding=1) for _ in range(LEVELS))
+        self.conf = nn.ModuleList(
+            nn.Conv2d(width, 4 if level == 0 else 2, 3, padding=1) for level in range(LEVELS)
+        )
+        _initialise(self)
+
+    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return six maps of classes, then six of offsets, finest level first."""
+        levels = self._pyramid(images)
+        classes = [head(level) for head, level in zip(self.conf, levels, strict=True)]
+        offsets = [head(level) for head, level in zip(self.loc, levels, strict=True)]
+        return (*classes, *offsets)
+
+    def read(self, maps: tuple[Tensor, ...]) -> RawTensors:
+        """The finest level has three background classes, of which the strongest counts.
+
+        Source: Zhang et al., "S3FD", ICCV 2017, arXiv:1708.05237, section 3.3 (max-out).
+        """
+        logits = []
+        for classes in maps[:LEVELS]:
+            background = classes[:, :-1].amax(dim=1)
+            logits.append((classes[:, -1] - background).flatten(1))
+        offsets = [level.flatten(2).transpose(1, 2) for level in maps[LEVELS:]]
+        return RawTensors(torch.cat(logits, dim=1), torch.cat(offsets, dim=1))
+
+    def _pyramid(self, images: Tensor) -> list[Tensor]:
+        x = self.base[1](self.base[0](images))
+        stages: list[Tensor] = []
+        for _ in range(LEVELS):
+            for block in self.base[2:]:
+                x = block(x)
+            stages.append(x)
+        levels = [stages[-1]]
+        for merge, stage in zip(self.upfeat, reversed(stages[:-1]), strict=True):
+            above = functional.interpolate(
+                levels[0], size=stage.shape[-2:], mode="bilinear", align_corners=False
+            )
+            levels.insert(0, merge(above) + stage)
+        return levels
+
+
+class _Block(nn.Module):
+    """A stack of layers, added to its input where the shapes allow it."""
+
+    def __init__(self, layers: list[nn.Module], *, residual: bool) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(*layers)
+        self.residual = residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x) if self.residual else self.conv(x)
+
+
+def _norm_act(channels: int) -> list[nn.Module]:
+    return [nn.BatchNorm2d(channels), nn.PReLU()]
+
+
+def _stem(outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, outputs, 3, 2, padding=1, bias=False), *_norm_act(outputs))
+
+
+def _depthwise(channels: int, stride: int) -> nn.Conv2d:
+    # With a bias, which the batch norm after it makes idle: the published keys have it.
+    return nn.Conv2d(channels, channels, 3, stride, padding=1, groups=channels)
+
+
+def _project(inputs: int, outputs: int, *, active: bool) -> list[nn.Module]:
+    layers = [nn.Conv2d(inputs, outputs, 1, bias=False), *_norm_act(outputs)]
+    return layers if active else layers[:2]
+
+
+def _separable(inputs: int, outputs: int, *, active: bool) -> _Block:
+    layers = [_depthwise(inputs, 1), *_norm_act(inputs), *_project(inputs, outputs, active=active)]
+    return _Block(layers, residual=inputs == outputs)
+
+
+def _inverted(width: int, expansion: int, *, stride: int, active: bool) -> _Block:
+    wide = width * expansion
+    layers = [
+        *_project(width, wide, active=True),
+        _depthwise(wide, stride),
+        *_norm_act(wide),
+        *_project(wide, width, active=active),
+    ]
+    return _Block(layers, residual=stride == 1)
+
+
+def _upsampled(width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
+        nn.Conv2d(width, width, 1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+    )
+
+
+def _initialise(detector: EXTD) -> None:
+    for module in detector.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+_DEFAULTS: dict[str, Option] = {
+    "width": 64, "stem": 64, "expansions": (2, 2, 4, 4), "halving": 3, "active": False,
+}  # fmt: skip
+
+
+def _options(spec: DetectorSpec) -> tuple[int, int, tuple[int, ...], int, bool]:
+    options = {**_DEFAULTS, **spec.architecture.options}
+    unknown = sorted(options.keys() - _DEFAULTS.keys())
+    if unknown:
+        raise RecipeError(
+            f"EXTD has no option {', '.join(unknown)}.\nIts options are {', '.join(_DEFAULTS)}."
+        )
+    width, stem, expansions, halving, active = (options[name] for name in _DEFAULTS)
+    if not (isinstance(width, int) and isinstance(stem, int) and min(width, stem) > 0):
+        raise RecipeError(
+            f"EXTD cannot have width {width!r} and stem {stem!r}.\nGive at least 1 channel each."
+        )
+    if not isinstance(expansions, tuple) or not expansions or min(expansions) < 1:
+        raise RecipeError(
+            f"EXTD cannot have expansions {expansions!r}.\n"
+            "Give a list of at least one whole number from 1."
+        )
+    if not isinstance(halving, int) or not 0 <= halving < len(expansions):
+        raise RecipeError(
+            f"EXTD cannot halve at block {halving!r} of {len(expansions)}.\n"
+            f"Give a number from 0 to {len(expansions) - 1}."
+        )
+    return width, stem, expansions, halving, bool(active)
+
+
+def extd(name: str = "extd-64", *, width: int = 64) -> DetectorSpec:
+    """EXTD of the published layout for this width; other widths have that of 64."""
+    options: dict[str, Option] = {"width": width}
+    if width == 32:
+        options |= {"expansions": (2, 2, 4, 4, 2, 2), "active": True}
+    levels = tuple(AnchorLevel(stride=4 << i, sizes=(float(16 << i),)) for i in range(LEVELS))
+    return DetectorSpec(
+        name=name,
+        architecture=Architecture(name="extd", options=options),
+        preprocess=Preprocess(mean=(123, 117, 104)),
+        anchors=AnchorGrid(levels=levels),
+        postprocess=Postprocess(score_floor=0.5, nms_overlap=0.3, pre_nms=5000, cap=750),
+    )
