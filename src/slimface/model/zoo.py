@@ -1,0 +1,188 @@
+"""Zoo: names of published models -> spec and weights.
+
+Weights are looked for in the folders of ``SLIMFACE_WEIGHTS`` (separated as in ``PATH``), then in
+the cache (``SLIMFACE_HOME``, else ``~/.cache/slimface``), and else downloaded into the cache. A
+file counts only if its SHA-256 is the published one.
+"""
+
+import difflib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from torch import Tensor
+
+from slimface.errors import CheckpointError, UsageError
+from slimface.model.build import build
+from slimface.model.checkpoint import drop_aliases, read_published, restore
+from slimface.model.detector import Detector
+from slimface.model.download import Progress, download, sha256_of
+from slimface.model.profile import Profile, profile
+from slimface.model.published import ENTRIES, Entry, WeightFile
+
+log = logging.getLogger(__name__)
+
+
+def entries() -> tuple[Entry, ...]:
+    """Return every published model, default first."""
+    return ENTRIES
+
+
+def entry(name: str) -> Entry:
+    """Return the published model of this name.
+
+    Raises:
+        UsageError: There is none; the message says the nearest.
+    """
+    for known in ENTRIES:
+        if known.name == name:
+            return known
+    names = [known.name for known in ENTRIES]
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    raise UsageError(
+        f"No published model is called {name!r}.\n{hint}Known: {', '.join(names)} (slimface zoo)."
+    )
+
+
+@cache
+def cost(name: str) -> Profile:
+    """Return parameters, MACs and memory of a published model at 640x480, counted on it."""
+    return profile(build(entry(name).spec, seed=0), 480, 640)
+
+
+def load(name: str, *, progress: Progress | None = None) -> Detector:
+    """Return a published model with its published weights, in evaluation mode.
+
+    Args:
+        name: As in ``slimface zoo``.
+        progress: Called with bytes done and bytes in all while a file is downloaded.
+
+    Raises:
+        UsageError: No model has this name.
+        MissingError: Its weights are nowhere on this machine and cannot be downloaded.
+        CheckpointError: A file does not hold what it should.
+    """
+    known = entry(name)
+    if known.restricted:
+        log.warning(
+            "%s: the weights of %s are for %s use; so is everything made from them.",
+            name,
+            known.origin,
+            known.licence,
+        )
+    tensors: dict[str, Tensor] = {}
+    for file in known.files:
+        part = read_published(locate(file, progress=progress))
+        tensors.update({file.prefix + key: tensor for key, tensor in part.items()})
+    return _assembled(known, tensors, where=f"weights of {name}")
+
+
+def import_weights(path: Path | str | Mapping[str, Path], *, like: str) -> Detector:
+    """Return the model that a foreign ``.pth`` file holds, read as a published one is.
+
+    Args:
+        path: The file; or key prefix -> file where the tensors are spread over several, as in
+            ``{"base.": ..., "loc.": ..., "conf.": ...}``.
+        like: Name of the published model whose variant the weights were trained as. Variants
+            have equal keys and shapes, so nothing in the file says it.
+
+    Raises:
+        CheckpointError: The file is known to belong to another variant, or does not fit.
+        MissingError: There is no such file.
+        UsageError: No model is called ``like``.
+    """
+    known = entry(like)
+    files = (
+        {prefix: Path(part) for prefix, part in path.items()}
+        if isinstance(path, Mapping)
+        else {"": Path(path)}
+    )
+    tensors: dict[str, Tensor] = {}
+    for prefix, file in files.items():
+        part = read_published(file)
+        _refuse_wrong_pairing(file, known)
+        tensors.update({prefix + key: tensor for key, tensor in part.items()})
+    return _assembled(known, tensors, where=", ".join(str(file) for file in files.values()))
+
+
+def recognise(path: Path | str) -> Entry | None:
+    """Return the published model a file belongs to, by its content; None for any other file."""
+    digest = sha256_of(Path(path))
+    for known in ENTRIES:
+        if any(file.sha256 == digest for file in known.files):
+            return known
+    return None
+
+
+def locate(file: WeightFile, *, progress: Progress | None = None) -> Path:
+    """Return where a published file is on this machine; download it if it is not.
+
+    Raises:
+        MissingError: It is not here and cannot be downloaded.
+        CheckpointError: Something else arrived.
+    """
+    found = find(file)
+    if found is not None:
+        return found
+    target = cache_folder() / file.path
+    log.info("downloading %s", file.url)
+    download(file.url, target, sha256=file.sha256, size=file.size, progress=progress)
+    return target
+
+
+def find(file: WeightFile) -> Path | None:
+    """Return where a published file is on this machine, if it is."""
+    for candidate in _candidates(file):
+        if not candidate.is_file():
+            continue
+        if candidate.stat().st_size == file.size and sha256_of(candidate) == file.sha256:
+            return candidate
+        log.warning("%s is not the published file of that name and was passed over", candidate)
+    return None
+
+
+def cache_folder() -> Path:
+    """Return where downloaded weights are kept."""
+    home = os.environ.get("SLIMFACE_HOME") or Path.home() / ".cache" / "slimface"
+    return Path(home) / "weights"
+
+
+def _candidates(file: WeightFile) -> Iterator[Path]:
+    """Under our name and under the publisher's, in its subfolder or not."""
+    folders = [
+        Path(part) for part in os.environ.get("SLIMFACE_WEIGHTS", "").split(os.pathsep) if part
+    ]
+    published = Path(unquote(urlsplit(file.url).path)).name
+    for folder in folders:
+        for name in dict.fromkeys((file.path, Path(file.path).name, published)):
+            yield folder / name
+    yield cache_folder() / file.path
+
+
+def _assembled(known: Entry, tensors: Mapping[str, Tensor], *, where: str) -> Detector:
+    return restore(known.spec, drop_aliases(tensors, known.aliases, where=where), where=where)
+
+
+def _refuse_wrong_pairing(file: Path, wanted: Entry) -> None:
+    owner = recognise(file)
+    if owner is None or _same_variant(owner, wanted):
+        return
+    raise CheckpointError(
+        f"{file} holds the weights of {owner.name} ({owner.origin}), which belong to other anchors "
+        f"or another pyramid than those of {wanted.name}: its boxes would be wrong.\n"
+        f"Say like={owner.name!r}, or simply load {owner.name!r}."
+    )
+
+
+def _same_variant(first: Entry, second: Entry) -> bool:
+    one, other = first.spec, second.spec
+    return (one.architecture, one.anchors, one.preprocess, one.codec) == (
+        other.architecture,
+        other.anchors,
+        other.preprocess,
+        other.codec,
+    )
