@@ -26,6 +26,7 @@ from slimface.errors import UsageError
 from slimface.evaluate.bootstrap import RESAMPLES
 from slimface.evaluate.detection_log import Detected, DetectionLog
 from slimface.evaluate.multiscale import detect_multiscale
+from slimface.evaluate.predictions import write_predictions
 from slimface.evaluate.scoring import protocol_of, score
 from slimface.evaluate.truth import Truth
 
@@ -43,6 +44,7 @@ def evaluate(
     pre_nms: int = 5000,
     cap: int = 750,
     folder: Path | None = None,
+    save_predictions: Path | None = None,
     fingerprint: str | None = None,
     progress: Callable[..., Iterable[Any]] | None = None,
     workers: int = 1,
@@ -62,6 +64,7 @@ def evaluate(
         cap: At most this many detections a picture.
         folder: Keep detections here as they come. A second call with the same model and protocol
             detects only what is missing.
+        save_predictions: Write the detections here, in the layout of ``read_predictions``.
         fingerprint: What tells this model from others; None asks its ``fingerprint()``.
         progress: Called as ``progress(items, description, total=n)``; hands the items on.
         workers: Threads that detect; only for predictors that may be called from several.
@@ -90,11 +93,14 @@ def evaluate(
             if log is not None:
                 log.add(name, detected)
             found[name] = detected
+    detections = [found[name].faces for name in truth.names]
+    if save_predictions is not None:
+        write_predictions(save_predictions, truth.names, detections)
     return score(
-        [found[name].faces for name in truth.names],
+        detections,
         truth,
         protocol,
-        model=predictor.spec.name,
+        model=getattr(predictor, "name", predictor.spec.name),
         model_fingerprint=model_fingerprint,
         seconds=sum(found[name].seconds for name in truth.names),
         resamples=resamples,

@@ -1,0 +1,220 @@
+"""``slimface evaluate``: average precision by the official protocol, stamped."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slimface.cli.console import diary, print_json, print_table, track
+from slimface.errors import UsageError
+
+if TYPE_CHECKING:
+    from slimface.core.record import Evaluation, InputRule, SubsetResult
+    from slimface.data.pictures import PictureSet
+    from slimface.evaluate.truth import Truth
+
+REFERENCE_PIXELS = 1700 * 1200
+
+
+def evaluate(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Name of the zoo, checkpoint or exported file; none: --predictions."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with WIDER_val, wider_face_split and eval_tools.", envvar="SLIMFACE_WIDER"
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="val or train.")] = "val",
+    truth: Annotated[
+        str,
+        typer.Option(
+            help="wider: easy / medium / hard of the official files; annotations: one figure; "
+            "auto: wider where the official files are."
+        ),
+    ] = "auto",
+    input_: Annotated[
+        str, typer.Option("--input", help="original, longest:N or multiscale.")
+    ] = "original",
+    max_pixels: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Scale larger pictures down to this many pixels; 0: never (original only)."
+        ),
+    ] = REFERENCE_PIXELS,
+    keep_lone: Annotated[
+        bool, typer.Option("--keep-lone", help="multiscale: keep boxes that no second one joins.")
+    ] = False,
+    score_floor: Annotated[float, typer.Option(min=0, max=1)] = 0.05,
+    nms: Annotated[float, typer.Option(help="Overlap above which the lower box goes.")] = 0.3,
+    pre_nms: Annotated[int, typer.Option(min=1, help="Boxes that enter the suppression.")] = 5000,
+    cap: Annotated[int, typer.Option(min=1, help="Faces a picture at most.")] = 750,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Score this folder of event/name.txt instead of a model.")
+    ] = None,
+    missing_ok: Annotated[
+        bool, typer.Option("--missing-ok", help="No file of predictions: nothing was found.")
+    ] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Leave out pictures that are not in the folder.")
+    ] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="Keep detections here; the same command goes on from them.")
+    ] = None,
+    save_predictions: Annotated[
+        Path | None, typer.Option(help="Write the detections as event/name.txt.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the stamped result as JSON.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the runtime.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 1,
+    json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")] = False,
+) -> None:
+    """Score MODEL, or predictions of any detector, by the WIDER FACE protocol."""
+    from slimface.data.widerface import read_widerface
+    from slimface.evaluate import evaluator
+
+    if (model is None) == (predictions is None):
+        raise UsageError("Name a model, or give --predictions DIR: one of the two.")
+    if data is None:
+        raise UsageError(
+            "Which pictures? Name a folder in WIDER FACE's layout with --data DIR or the variable "
+            "SLIMFACE_WIDER.\n`slimface demo data DIR` draws a small one."
+        )
+    pictures = read_widerface(data, split, partial=partial)
+    faces = _truth(truth, data, split, pictures)
+    command = ("slimface", *sys.argv[1:])
+    if predictions is not None:
+        evaluation = _score_predictions(predictions, pictures, faces, missing_ok, command)
+    else:
+        from slimface.loading import load
+
+        assert model is not None
+        evaluation = evaluator.evaluate(
+            load(model, threads=threads),
+            pictures,
+            faces,
+            rule=input_rule(input_, max_pixels=max_pixels, keep_lone=keep_lone),
+            score_floor=score_floor,
+            nms_overlap=nms,
+            pre_nms=pre_nms,
+            cap=cap,
+            folder=folder,
+            save_predictions=save_predictions,
+            progress=track,
+            workers=workers,
+            command=command,
+        )
+    if out is not None:
+        _write(evaluation, out)
+    if json:
+        print_json(evaluation.model_dump(mode="json"))
+    else:
+        show(evaluation)
+
+
+def input_rule(text: str, *, max_pixels: int, keep_lone: bool) -> "InputRule":
+    """Read an input rule as the command line spells it.
+
+    Raises:
+        UsageError: There is no such rule.
+    """
+    from slimface.core.record import Longest, Multiscale, Original
+
+    name, _, number = text.partition(":")
+    if name == "original" and not number:
+        return Original(max_pixels=max_pixels or None)
+    if name == "multiscale" and not number:
+        if not max_pixels:
+            raise UsageError(
+                "multiscale needs a limit to the pixels of a pass.\nGive --max-pixels a number."
+            )
+        return Multiscale(max_pixels=max_pixels, keep_lone=keep_lone)
+    if name == "longest" and number.isdecimal() and int(number):
+        return Longest(longest_px=int(number))
+    raise UsageError(
+        f"--input is {text!r}; it is original, longest:N (such as longest:640) or multiscale.\n"
+        "Choose one of them."
+    )
+
+
+def _truth(choice: str, data: Path, split: str, pictures: "PictureSet") -> "Truth":
+    from slimface.evaluate.truth import Truth
+    from slimface.evaluate.widerface import GROUND_TRUTH, read_truth
+
+    if choice not in ("auto", "wider", "annotations"):
+        raise UsageError(f"--truth is {choice!r}.\nChoose auto, wider or annotations.")
+    if choice == "wider" and split != "val":
+        raise UsageError("WIDER FACE's official truth is of the split val.\nChoose --split val.")
+    official = split == "val" and (data / GROUND_TRUTH).is_dir()
+    if choice == "wider" or (choice == "auto" and official):
+        return read_truth(data)
+    return Truth.of(pictures)
+
+
+def _score_predictions(
+    folder: Path,
+    pictures: "PictureSet",
+    truth: "Truth",
+    missing_ok: bool,
+    command: tuple[str, ...],
+) -> "Evaluation":
+    from slimface.core.record import External
+    from slimface.evaluate.predictions import read_predictions
+    from slimface.evaluate.scoring import protocol_of, score
+
+    truth = truth.restricted(one.name for one in pictures)
+    detections, digest = read_predictions(folder, truth.names, missing_ok=missing_ok)
+    return score(
+        detections,
+        truth,
+        protocol_of(truth, External(), None),
+        model=folder.resolve().name,
+        model_fingerprint=digest,
+        command=command,
+    )
+
+
+def show(evaluation: "Evaluation") -> None:
+    """Print the figures with their stamp, and the protocol the stamp stands for."""
+    protocol = evaluation.protocol
+    title = f"{evaluation.model} on {protocol.scope}, average precision in percent"
+    columns = ["subset", "AP", "95 % interval", "faces", "protocol"]
+    print_table(title, columns, [_row(r, evaluation.stamp) for r in evaluation.subsets])
+    rows = [_row(result, evaluation.stamp) for result in evaluation.by_height if result.faces]
+    print_table(
+        "The same faces by height",
+        ["height", "AP", "faces", "protocol"],
+        [[name, figure, faces, stamp] for name, figure, _, faces, stamp in rows],
+    )
+    terms = [
+        f"score >= {protocol.score_floor:g}" if protocol.score_floor is not None else "",
+        f"NMS {protocol.nms_overlap:g}" if protocol.nms_overlap is not None else "",
+        f"{protocol.cap} faces at most" if protocol.cap is not None else "",
+        f"evaluator {protocol.evaluator}",
+        f"truth {protocol.truth_sha256[:12]}",
+    ]
+    diary.print(f"Protocol {evaluation.stamp}: {protocol.input}; " + ", ".join(filter(None, terms)))
+    if protocol.pictures < protocol.pictures_in_truth:
+        diary.print(
+            f"Only {protocol.pictures} of {protocol.pictures_in_truth} pictures were scored: "
+            f"this is no figure for {protocol.truth}."
+        )
+
+
+def _row(result: "SubsetResult", stamp: str) -> list[str]:
+    def percent(value: float | None) -> str:
+        return "?" if value is None else f"{100 * value:.1f}"
+
+    interval = "" if result.low is None else f"{percent(result.low)} to {percent(result.high)}"
+    return [result.name, percent(result.average_precision), interval, str(result.faces), stamp]
+
+
+def _write(evaluation: "Evaluation", out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(out.name + ".partial")
+    beside.write_text(evaluation.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    beside.replace(out)
+    diary.print(f"Result: {out}")
