@@ -1,0 +1,297 @@
+"""Drawn scenes: people on all kinds of surfaces, with the exact box and landmarks of each face.
+
+Tests, the demo and tutorials need no download: a scene is a function of a seed and a number.
+"""
+
+import importlib.util
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from slimface.core.faces import Faces, Floats
+from slimface.core.value import Value
+from slimface.data.drawn_backdrop import backdrop, clutter, finish, palette
+from slimface.data.drawn_face import Pose, draw_head, draw_shoulders
+from slimface.data.pictures import Annotated, PictureSet
+from slimface.data.widerface import write_widerface
+from slimface.deploy.pipeline import Picture
+from slimface.errors import DataError
+
+log = logging.getLogger(__name__)
+
+_TRIES = 30
+_COVERED = 0.15
+"""At most this share of a face is hidden by the people before it."""
+
+_JPEG_QUALITY = 92
+
+
+class Drawn(Value):
+    """A set of drawn scenes. Equal values draw the same pictures, byte for byte.
+
+    That holds for one version of OpenCV, and where the packages that hold the two portraits are
+    installed alike; with ``portrait_share=0`` they do not matter.
+    """
+
+    count: int = Field(gt=0)
+    """Number of scenes."""
+
+    height_px: int = Field(default=320, ge=64)
+    width_px: int = Field(default=320, ge=64)
+    seed: int = Field(default=0, ge=0)
+    fewest: int = Field(default=1, ge=0)
+    """Fewest faces a scene is meant to have; a scene too full for the rest has fewer."""
+
+    most: int = Field(default=8, ge=0)
+    smallest_px: float = Field(default=12, ge=6)
+    """Height of the smallest faces."""
+
+    largest_share: float = Field(default=0.45, gt=0, le=0.9)
+    """Height of the largest faces, as a share of the shorter side of the picture."""
+
+    portrait_share: float = Field(default=0.15, ge=0, le=1)
+    """Share of faces that are one of two public-domain photographs: Eileen Collins (NASA, in
+    scikit-image) and Grace Hopper (US Navy, in matplotlib); drawn ones where these are missing."""
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> "Drawn":
+        if self.most < self.fewest:
+            raise ValueError(f"most ({self.most}) must not be below fewest ({self.fewest})")
+        if self.largest_px < self.smallest_px:
+            raise ValueError(
+                f"largest_share allows {self.largest_px:.0f} px at this size of picture, less than "
+                f"smallest_px ({self.smallest_px:.0f})"
+            )
+        return self
+
+    @property
+    def largest_px(self) -> float:
+        """Height of the largest faces in pixels."""
+        return self.largest_share * min(self.height_px, self.width_px)
+
+
+def draw(spec: Drawn, index: int) -> tuple[Picture, Faces]:
+    """Draw one scene.
+
+    Returns:
+        The picture, shape ``(height_px, width_px, 3)``, and its faces with landmarks. Boxes are
+        the smallest around the oval of a face, from hairline to chin, in whole pixels.
+    """
+    rng = np.random.default_rng((spec.seed, index))
+    colours = palette(rng)
+    picture = backdrop(rng, spec.height_px, spec.width_px, colours)
+    clutter(picture, rng, colours, int(rng.integers(2, 12)))
+    poses = _place(spec, rng)
+    boxes: list[Floats] = []
+    landmarks: list[Floats] = []
+    # Far people first: those before them may cover a little of them.
+    for pose in reversed(poses):
+        cloth = colours[rng.integers(len(colours))] * rng.uniform(0.5, 1.15)
+        draw_shoulders(picture, pose, rng, cloth)
+        photo = _portraits()[rng.integers(2)] if rng.random() < spec.portrait_share else None
+        if photo is None:
+            draw_head(picture, pose, rng)
+            boxes.append(pose.box())
+            landmarks.append(pose.landmarks())
+        else:
+            box, points = photo.paste(picture, pose)
+            boxes.append(box)
+            landmarks.append(points)
+        if rng.random() < 0.1:
+            _cover(picture, boxes[-1], rng, colours)
+    picture = finish(picture, rng)
+    if not boxes:
+        return picture, Faces.none()
+    return picture, Faces.annotated(np.stack(boxes), np.stack(landmarks))
+
+
+def _place(spec: Drawn, rng: np.random.Generator) -> list[Pose]:
+    """Find a place for each face, the nearest (largest) first."""
+    count = int(rng.integers(spec.fewest, spec.most + 1))
+    low, high = np.log(spec.smallest_px), np.log(spec.largest_px)
+    middle = rng.uniform(low, high)
+    heights = np.exp(np.clip(middle + rng.normal(0, 0.45, count), low, high))
+    poses: list[Pose] = []
+    hidden = np.zeros((0, 4))
+    for height in np.sort(heights)[::-1]:
+        width = height * rng.uniform(0.72, 0.86)
+        tilt = float(np.clip(rng.normal(0, 0.12), -0.4, 0.4))
+        yaw = float(np.clip(rng.normal(0, 0.1), -0.28, 0.28))
+        margin = 0.62 * height
+        for _ in range(_TRIES):
+            x = rng.uniform(margin, spec.width_px - margin)
+            y = rng.uniform(margin, spec.height_px - margin)
+            box = np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
+            if _shared(box, hidden) <= _COVERED:
+                poses.append(Pose(float(x), float(y), float(height), float(width), tilt, yaw))
+                head = box + np.array([-0.18, -0.15, 0.18, 0.1]) * height
+                torso = (x - 0.95 * height, y + 0.6 * height, x + 0.95 * height, spec.height_px)
+                hidden = np.concatenate([hidden, [head, torso]])
+                break
+    return poses
+
+
+def _shared(box: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> float:
+    """Largest share of ``box`` that one of the others covers."""
+    if not len(others):
+        return 0.0
+    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    return float(np.prod(np.clip(sides, 0, None), axis=1).max() / np.prod(box[2:] - box[:2]))
+
+
+def _cover(
+    picture: Picture, box: Floats, rng: np.random.Generator, colours: npt.NDArray[np.float64]
+) -> None:
+    """Hide a quarter to a third of a face behind something that comes from one side."""
+    x1, y1, x2, y2 = box.astype(float)
+    width, height = x2 - x1, y2 - y1
+    share = rng.uniform(0.22, 0.36)
+    side = rng.integers(3)
+    centre = [
+        (x1 - width * (0.6 - share), (y1 + y2) / 2),
+        (x2 + width * (0.6 - share), (y1 + y2) / 2),
+        ((x1 + x2) / 2, y2 + height * (0.7 - share)),
+    ][side]
+    size = (1.2 * width, 1.3 * height) if side < 2 else (1.3 * width, 1.4 * height)
+    corners = cv2.boxPoints((centre, size, rng.uniform(-12, 12)))
+    colour = colours[rng.integers(len(colours))] * rng.uniform(0.5, 1.1)
+    cv2.fillPoly(
+        picture, [np.rint(corners).astype(np.int32)], [float(c) for c in np.clip(colour, 0, 255)],
+        cv2.LINE_AA,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Portrait:
+    """A photograph of a face, and where the face is on it."""
+
+    picture: Picture
+    box: Floats
+    landmarks: Floats
+
+    def paste(self, picture: Picture, pose: Pose) -> tuple[Floats, Floats]:
+        """Put the head at a pose, upright, with a soft oval edge; return box and landmarks."""
+        centre = (self.box[:2] + self.box[2:]) / 2
+        scale = pose.height_px / float(self.box[3] - self.box[1])
+        shift = np.array([pose.x, pose.y]) - centre * scale
+        # Whole pixels: the truth is then exact. The photograph is scaled to meet them.
+        box = np.rint(self.box * scale + np.tile(shift, 2)).astype(np.float32)
+        factor = (box[2:] - box[:2]) / (self.box[2:] - self.box[:2])
+        offset = box[:2] - self.box[:2] * factor
+        reach = (self.box[2:] - self.box[:2]) * (0.8, 0.82)
+        low = np.maximum(np.floor((centre - reach) * factor + offset), 0).astype(int)
+        high = np.ceil((centre + reach) * factor + offset).astype(int)
+        high = np.minimum(high, (picture.shape[1], picture.shape[0]))
+        width, height = (int(side) for side in high - low)
+        matrix = np.array([[factor[0], 0, offset[0] - low[0]], [0, factor[1], offset[1] - low[1]]])
+        shown = _shrunk(self.picture, matrix, width, height)
+        x = (np.arange(width) + 0.5 + low[0] - offset[0]) / factor[0] - centre[0]
+        y = (np.arange(height) + 0.5 + low[1] - offset[1]) / factor[1] - centre[1]
+        radius = np.sqrt((x[None, :] / reach[0]) ** 2 + (y[:, None] / reach[1]) ** 2)
+        weight = np.clip((1 - radius) * 8, 0, 1)[..., None].astype(np.float32)
+        region = picture[low[1] : high[1], low[0] : high[0]]
+        np.copyto(region, (region + weight * (shown - region.astype(np.float32))).astype(np.uint8))
+        return box, (self.landmarks * factor + offset).astype(np.float32)
+
+
+def _shrunk(
+    picture: Picture, matrix: npt.NDArray[np.float64], width: int, height: int
+) -> npt.NDArray[np.float32]:
+    """Warp with every source pixel counted: halve the picture until hardly any are skipped."""
+    matrix = matrix.copy()
+    # Between pixel centres, which are half a pixel inside the corners that boxes count from.
+    while matrix[0, 0] < 0.6:
+        picture = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        matrix[:, :2] *= 2
+    matrix[:, 2] += 0.5 * np.diag(matrix[:, :2]) - 0.5
+    warped = cv2.warpAffine(
+        picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.asarray(warped, dtype=np.float32)
+
+
+_PORTRAITS = (
+    ("skimage", "data/astronaut.png", (178, 65, 269, 176),
+     ((203, 101), (246, 103), (224, 127), (205, 141), (243, 141))),
+    ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", (177, 123, 355, 335),
+     ((221, 188), (307, 187), (267, 245), (228, 282), (308, 278))),
+)  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _portraits() -> list[_Portrait | None]:
+    """The two photographs, None for those whose package is not installed."""
+    found: list[_Portrait | None] = []
+    for package, path, box, landmarks in _PORTRAITS:
+        spec = importlib.util.find_spec(package)
+        folders = spec.submodule_search_locations if spec else None
+        picture = (
+            cv2.imread(str(Path(folders[0]) / path), cv2.IMREAD_COLOR_RGB) if folders else None
+        )
+        if picture is None:
+            log.info("%s is not installed: its portrait is replaced by drawn faces", package)
+            found.append(None)
+        else:
+            points = np.array(landmarks, dtype=np.float32)
+            found.append(
+                _Portrait(picture.astype(np.uint8), np.array(box, dtype=np.float32), points)
+            )
+    return found
+
+
+def write_drawn(
+    spec: Drawn,
+    root: Path,
+    split: str,
+    *,
+    track: Callable[[Iterable[int]], Iterable[int]] = lambda indices: indices,
+) -> PictureSet:
+    """Draw scenes into a folder in the official layout of WIDER FACE, as JPEG.
+
+    Args:
+        spec: What to draw.
+        root: The folder; ``WIDER_{split}`` and ``wider_face_split`` are made in it.
+        split: ``train`` or ``val``.
+        track: Wraps the iteration over the scenes, to show progress.
+
+    Returns:
+        The set, as ``read_widerface`` will read it.
+
+    Raises:
+        DataError: The folder cannot be written.
+    """
+    root = Path(root)
+    images = root / f"WIDER_{split}" / "images"
+    pictures: list[Annotated] = []
+    for index in track(range(spec.count)):
+        picture, faces = draw(spec, index)
+        name = f"{index // 1000}--Drawn/{index // 1000}_Drawn_{index:06d}.jpg"
+        _write_jpeg(picture, images / name)
+        pictures.append(Annotated(name, images / name, faces))
+    scenes = PictureSet(f"drawn-{split}", tuple(pictures))
+    write_widerface(scenes, root, split)
+    return scenes
+
+
+def _write_jpeg(picture: Picture, path: Path) -> None:
+    done, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    )
+    if not done:
+        raise DataError(f"{path}: the scene could not be compressed.\nDraw smaller scenes.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror}).\n"
+            "Choose a folder that can be written and has room."
+        ) from error
