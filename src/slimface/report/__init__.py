@@ -1,1 +1,1 @@
-"""What we tell people."""
+"""What we tell people: a run as one self-contained page."""

@@ -1,0 +1,66 @@
+"""Card: a run as one self-contained page, to read, print, or attach to a change."""
+
+import os
+from pathlib import Path
+
+from slimface.errors import MissingError
+from slimface.report import pictures
+from slimface.report.markup import Html
+from slimface.report.run import read_run
+from slimface.report.story import Story, tell
+
+MAX_BYTES = 3_000_000
+"""No card is larger; pictures are left out, last first, until it fits."""
+
+
+def write_card(run_folder: Path, out: Path | None = None) -> Path:
+    """Write the card of a run and return its path.
+
+    The page needs no network and no script: styles, figures and pictures are inside, and its
+    content policy forbids everything else. It shows what the records hold and says what they
+    don't. Text from the records is escaped.
+
+    Args:
+        run_folder: Folder with ``records.jsonl``, as ``slimface run`` writes it.
+        out: The file to write; ``card.html`` in the run folder if None.
+
+    Raises:
+        MissingError: There are no records, or jinja2 is not installed.
+        DataError: A record is broken.
+    """
+    path = run_folder / "card.html" if out is None else out
+    story = tell(read_run(run_folder))
+    page = render(story)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".partial")
+    try:
+        beside.write_text(page, encoding="utf-8")
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def render(story: Story) -> str:
+    """Return the page that tells ``story``.
+
+    Raises:
+        MissingError: jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingError(
+            "A card needs the package jinja2, which is not installed.\n"
+            "Install it with: pip install 'slimface[report]'"
+        ) from error
+    environment = Environment(
+        loader=PackageLoader("slimface.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("template.html.j2")
+    style = Html(environment.get_template("card.css").render())
+    return template.render(story=story, style=style, legend=pictures.legend())

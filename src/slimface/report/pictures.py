@@ -1,0 +1,204 @@
+"""Pictures: examples with the faces found before and after, small enough for a page."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from slimface.core.boxes import overlaps
+from slimface.core.faces import Faces
+from slimface.deploy.pipeline import Picture
+from slimface.report.markup import Html, join, tag
+from slimface.report.run import Entry, mapping, number, sequence
+
+MOST = 8
+"""Pictures a card shows at most."""
+
+LONGEST_PX = 720
+_MAX_BYTES = 32 * 2**20
+_SAME = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One picture of the card, before and after."""
+
+    name: str
+    before: Html
+    """Markup of the picture with its boxes; empty where only one side was recorded."""
+
+    after: Html
+    words: str
+    """What differs, in a sentence."""
+
+
+def save_example(
+    folder: Path,
+    name: str,
+    picture: Picture,
+    *,
+    before: Faces | None,
+    after: Faces,
+    truth: Faces | None = None,
+) -> dict[str, Any]:
+    """Write a picture below ``folder/pictures`` and return its line of a ``pictures`` record.
+
+    Args:
+        folder: The run folder.
+        name: Name of the picture for people; its file is named after it.
+        picture: The picture.
+        before: What the model found before the change, if there was one.
+        after: What the model finds now.
+        truth: The annotated faces, if they are known.
+    """
+    places = folder / "pictures"
+    places.mkdir(parents=True, exist_ok=True)
+    stem = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
+    path = places / f"{stem}.jpg"
+    path.write_bytes(_jpeg(picture))
+    height, width = picture.shape[:2]
+    line = {
+        "name": name,
+        "path": f"pictures/{path.name}",
+        "height": height,
+        "width": width,
+        "before": before.as_rows() if before is not None else None,
+        "after": after.as_rows(),
+        "truth": truth.as_rows() if truth is not None else None,
+    }
+    return {key: value for key, value in line.items() if value is not None}
+
+
+def examples(folder: Path, entries: Sequence[Entry]) -> tuple[list[Example], list[str]]:
+    """Return the examples of ``pictures`` records, and a sentence for each that cannot be shown."""
+    shown: list[Example] = []
+    notes: list[str] = []
+    lines = [mapping(x) for entry in entries for x in sequence(entry.record.get("pictures"))]
+    for line in lines[:MOST]:
+        name = str(line.get("name") or line.get("path") or "picture")
+        picture = _read(folder, str(line.get("path", "")))
+        if picture is None:
+            notes.append(f"The picture {name} is not in the run folder or is no picture.")
+        else:
+            shown.append(_example(f"picture-{len(shown) + 1}", name, picture, line))
+    if len(lines) > MOST:
+        notes.append(f"{MOST} of {len(lines)} pictures are shown.")
+    return shown, notes
+
+
+def _example(key: str, name: str, picture: Picture, line: Mapping[str, Any]) -> Example:
+    height = number(line.get("height")) or picture.shape[0]
+    width = number(line.get("width")) or picture.shape[1]
+    first, last = (_rows(line.get(side)) for side in ("before", "after"))
+    data = base64.b64encode(_jpeg(picture)).decode()
+    image = tag("image", href=f"data:image/jpeg;base64,{data}", id=key, width=width, height=height)
+    lost, new = _unmatched(first or [], last or []), _unmatched(last or [], first or [])
+    both = first is not None and last is not None
+
+    def drawn(what: str, rows: list[tuple[list[float], float]], alone: set[int], tone: str) -> Html:
+        boxes = [
+            _box(box, score, f"{tone} {'alone' if both and i in alone else ''}".strip())
+            for i, (box, score) in enumerate(rows)
+        ]
+        return tag(
+            "svg",
+            what if isinstance(what, Html) else tag("use", href=f"#{key}"),
+            *boxes,
+            viewBox=f"0 0 {width:g} {height:g}",
+            role="img",
+            aria_label=f"{name}: {_faces(len(rows))} found {tone} the change",
+        )
+
+    before = drawn(image, first, lost, "before") if first is not None else Html()
+    after = drawn(image if first is None else "", last or [], new, "after")
+    return Example(name, before, after, _words(first, last or [], lost, new))
+
+
+def _words(
+    first: list[tuple[list[float], float]] | None,
+    last: list[tuple[list[float], float]],
+    lost: set[int],
+    new: set[int],
+) -> str:
+    if first is None:
+        return f"{_faces(len(last))} found"
+    parts = [f"{_faces(len(first))} before, {len(last)} after"]
+    if lost:
+        parts.append(f"{len(lost)} lost")
+    if new:
+        parts.append(f"{len(new)} new")
+    return "; ".join(parts) if lost or new else f"{parts[0]}, the same ones"
+
+
+def _faces(count: int) -> str:
+    return "1 face" if count == 1 else f"{count} faces"
+
+
+def _box(box: Sequence[float], score: float, tone: str) -> Html:
+    x1, y1, x2, y2 = box
+    return tag(
+        "rect",
+        tag("title", f"score {score:.2f}, {x2 - x1:.0f} × {y2 - y1:.0f} px"),
+        x=f"{x1:.1f}",
+        y=f"{y1:.1f}",
+        width=f"{max(x2 - x1, 0):.1f}",
+        height=f"{max(y2 - y1, 0):.1f}",
+        class_=f"face {tone}",
+    )
+
+
+def _rows(value: object) -> list[tuple[list[float], float]] | None:
+    """Return boxes and scores, without what is not four finite numbers; None if not recorded."""
+    if not isinstance(value, list):
+        return None
+    rows = []
+    for item in value:
+        box = [number(side) for side in sequence(mapping(item).get("box"))]
+        sides = [side for side in box if side is not None]
+        if len(box) == len(sides) == 4:
+            rows.append((sides, number(mapping(item).get("score")) or 0.0))
+    return rows
+
+
+def _unmatched(
+    some: Sequence[tuple[list[float], float]], others: Sequence[tuple[list[float], float]]
+) -> set[int]:
+    """Return which of ``some`` overlap none of ``others`` by half."""
+    if not some or not others:
+        return set(range(len(some)))
+    first, second = (np.asarray([box for box, _ in rows], np.float32) for rows in (some, others))
+    best = overlaps(first, second).max(axis=1)
+    return {int(i) for i in np.flatnonzero(best < _SAME)}
+
+
+def _read(folder: Path, path: str) -> Picture | None:
+    """Return a picture below ``folder``, whatever ``path`` pretends; None if there is none."""
+    place = (folder / path).resolve()
+    if not path or not place.is_relative_to(folder.resolve()) or not place.is_file():
+        return None
+    if place.stat().st_size > _MAX_BYTES:
+        return None
+    picture: Picture | None = cv2.imdecode(
+        np.frombuffer(place.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB
+    )
+    return picture
+
+
+def _jpeg(picture: Picture) -> bytes:
+    """Return the picture as a JPEG whose longer side has at most ``LONGEST_PX`` pixels."""
+    shrink = LONGEST_PX / max(picture.shape[:2])
+    if shrink < 1:
+        picture = cv2.resize(picture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    colours = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", colours, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return data.tobytes()
+
+
+def legend() -> Html:
+    """Return what the colours of the boxes mean."""
+    names = (("before", "found before"), ("after", "found after"), ("alone", "only on that side"))
+    return join(*[tag("span", tag("i", class_=f"key {tone}"), text) for tone, text in names])
