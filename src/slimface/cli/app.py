@@ -1,0 +1,90 @@
+"""The command line: ``slimface VERB``. Parse, call one function, print.
+
+Each verb is a function in its own module; the modules import what is heavy inside it, so that help
+is instant and a machine without torch can detect.
+"""
+
+import errno
+import logging
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+from rich.logging import RichHandler
+
+import slimface
+from slimface.cli.console import diary
+from slimface.errors import SlimfaceError
+
+app = typer.Typer(
+    name="slimface",
+    help="From a trained face detector to the smallest, fastest file a device can run.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"slimface {slimface.__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """From a trained face detector to the smallest, fastest file a device can run."""
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    handler = RichHandler(console=diary, show_path=False, show_level=False, markup=False)
+    logger = logging.getLogger("slimface")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+    logger.propagate = False
+    if not verbose:
+        warnings.filterwarnings("ignore", module=r"(torch|onnxscript|onnx_ir|torch_pruning)\b.*")
+
+
+def main() -> None:
+    """Run the command line; the only place where errors become messages and exit codes."""
+    try:
+        app(standalone_mode=False)
+    except SlimfaceError as error:
+        _fail(str(error), error.exit_code)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("Stopped. What was finished is kept; the same command goes on from there.", 130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPIPE):
+            raise
+        if error.errno == errno.EPIPE:
+            sys.exit(0)
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror}.\nMake room or choose another folder.", 1)
+    except Exception as error:
+        # Usage errors of the parser know their exit code and how to show themselves.
+        if not hasattr(error, "exit_code") or not hasattr(error, "show"):
+            raise
+        error.show()
+        sys.exit(error.exit_code)
+
+
+def _fail(message: str, code: int) -> None:
+    first, _, rest = message.partition("\n")
+    diary.print(f"[bold red]Error:[/] {_plain(first)}", highlight=False)
+    if rest:
+        diary.print(_plain(rest), highlight=False)
+    sys.exit(code)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,86 @@
+"""Sources: where the pictures of a training or an evaluation come from, as values."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from slimface.core.value import Value
+from slimface.data.drawn import Drawn, write_drawn
+from slimface.data.pictures import PictureSet
+from slimface.data.widerface import read_widerface
+from slimface.errors import MissingError
+
+
+class WiderFace(Value):
+    """A folder in the official layout of WIDER FACE; any other data can be brought into it."""
+
+    kind: Literal["widerface"] = "widerface"
+    root: str = ""
+    """The folder with WIDER_train, WIDER_val and wider_face_split; empty: SLIMFACE_WIDER."""
+
+    limit: int | None = Field(default=None, gt=0)
+    """Use only so many training pictures, spread evenly."""
+
+    def folder(self) -> Path:
+        """Return the folder.
+
+        Raises:
+            MissingError: It is not there.
+        """
+        root = self.root or os.environ.get("SLIMFACE_WIDER", "")
+        if not root or not Path(root).is_dir():
+            raise MissingError(
+                f"No WIDER FACE at {root or '(nowhere)'}: the folder with WIDER_train, WIDER_val "
+                "and wider_face_split is needed.\n"
+                "Name it with --data DIR, the recipe's data.root, or the variable SLIMFACE_WIDER; "
+                "`slimface demo data DIR` draws a small one."
+            )
+        return Path(root)
+
+    def pictures(self, split: Literal["train", "val"]) -> PictureSet:
+        """Read one of the two splits."""
+        pictures = read_widerface(self.folder(), split)
+        if split == "train" and self.limit is not None and self.limit < len(pictures):
+            stride = len(pictures) / self.limit
+            pictures = pictures.subset([int(i * stride) for i in range(self.limit)])
+        return pictures
+
+
+class DrawnScenes(Value):
+    """Drawn scenes, written once to the cache in the layout of WIDER FACE."""
+
+    kind: Literal["drawn"] = "drawn"
+    train: int = Field(default=1200, gt=0)
+    """Scenes to learn from."""
+
+    val: int = Field(default=80, gt=0)
+    """Scenes to measure on."""
+
+    size_px: int = Field(default=320, ge=64)
+    seed: int = 0
+
+    def folder(self) -> Path:
+        """Draw the scenes unless they are there already, and return their folder."""
+        home = Path(os.environ.get("SLIMFACE_HOME", Path.home() / ".cache" / "slimface"))
+        root = home / "drawn" / self.fingerprint()[:16]
+        for split, count, seed in (
+            ("train", self.train, 2 * self.seed),
+            ("val", self.val, 2 * self.seed + 1),
+        ):
+            marker = root / f".{split}"
+            if not marker.exists():
+                scenes = Drawn(
+                    count=count, height_px=self.size_px, width_px=self.size_px, seed=seed
+                )
+                write_drawn(scenes, root, split)
+                marker.touch()
+        return root
+
+    def pictures(self, split: Literal["train", "val"]) -> PictureSet:
+        """Read one of the two splits."""
+        return read_widerface(self.folder(), split)
+
+
+Source = Annotated[WiderFace | DrawnScenes, Field(discriminator="kind")]

@@ -1,0 +1,61 @@
+"""Step: model -> model, and the context it works in."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from slimface.core.value import Value
+from slimface.data.source import Source
+from slimface.model.detector import Detector
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+def _no_bar(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
+    return items
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a step works: its folder, its data, its seed."""
+
+    folder: Path
+    """For whatever the step wants to keep; it exists and survives interruptions."""
+
+    source: Source | None = None
+    """The pictures; None where a command needs none."""
+
+    seed: int = 0
+    device: str = "cpu"
+    workers: int = 1
+    """Processes that prepare training pictures."""
+
+    track: Callable[..., Any] = _no_bar
+    """``track(items, description, total=...)`` iterates over items and may draw a bar."""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    """What the steps so far have measured, oldest first."""
+
+    def record(self, kind: str, content: Value | Mapping[str, Any]) -> None:
+        """Add a measurement to the folder's ``records.jsonl``, at once and for good."""
+        data = content.model_dump(mode="json") if isinstance(content, Value) else dict(content)
+        line = {"kind": kind, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "record": data}
+        self.records.append(line)
+        with (self.folder / "records.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+class Step(Protocol):
+    """One arrow of a recipe."""
+
+    @property
+    def kind(self) -> str: ...
+
+    def __call__(self, detector: Detector, context: Context) -> Detector:
+        """Return the model after this step; the one given stays as it was."""
+        ...

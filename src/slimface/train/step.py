@@ -1,0 +1,189 @@
+"""Train: the step that learns, from scratch or onwards."""
+
+import copy
+import hashlib
+import logging
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from slimface.core.value import Value
+from slimface.data.batches import Batches
+from slimface.data.pictures import PictureSet
+from slimface.data.transforms import Augment, PlainAugment, S3fdAugment
+from slimface.errors import UsageError
+from slimface.model.checkpoint import load_checkpoint, save
+from slimface.model.detector import Detector
+from slimface.step import Context
+from slimface.train.criterion import MultiBox
+from slimface.train.loop import Epoch, epochs, validation_loss
+from slimface.train.schedule import Schedule
+
+log = logging.getLogger(__name__)
+
+
+class Train(Value):
+    """Train a detector on crops of annotated pictures.
+
+    Some of the training pictures are held out, and the loss on them, without augmentation, tells
+    the best epoch from the last. Nothing of the validation split is looked at.
+    """
+
+    kind: Literal["train"] = "train"
+    schedule: Schedule
+    criterion: MultiBox = MultiBox()
+    augment: Augment = S3fdAugment()
+    size_px: int = Field(default=640, ge=64)
+    """Side of the square crops."""
+
+    holdout: float = Field(default=0.05, ge=0, lt=0.5)
+    """Share of the training pictures kept back to choose the best epoch."""
+
+    keep: Literal["best", "last"] = "last"
+    """Which epoch's model goes on to the next step; both are saved."""
+
+    def __call__(self, detector: Detector, context: Context) -> Detector:
+        """Return the trained detector; ``last`` and ``best`` stay in the context's folder.
+
+        Raises:
+            UsageError: There are no pictures with faces to learn from.
+        """
+        if context.source is None:
+            raise UsageError("Training needs pictures.\nName them with --data DIR.")
+        torch.manual_seed(context.seed)
+        learn, check = split(context.source.pictures("train").with_faces(), self.holdout)
+        if len(learn) < self.schedule.batch_size:
+            raise UsageError(
+                f"{len(learn)} pictures with faces are fewer than one batch of "
+                f"{self.schedule.batch_size}.\nLower the batch size or bring more pictures."
+            )
+        batches = Batches(
+            learn,
+            augment=self.augment,
+            size_px=self.size_px,
+            batch_size=self.schedule.batch_size,
+            seed=context.seed,
+            workers=context.workers,
+        )
+        detector = _trainable_copy(detector, context.device)
+        state = context.folder / "training.state"
+        best = _best_so_far(context)
+        watched = _Watched(batches, context)
+        with _Events(context) as events:
+            for epoch in epochs(detector, watched, self.criterion, self.schedule, state=state):
+                held_out = self._held_out_loss(epoch.model, check)
+                self._record(epoch, held_out, context, events)
+                metrics = {
+                    "kind": "epoch",
+                    "epoch": epoch.index + 1,
+                    "loss": epoch.loss,
+                    "held_out_loss": held_out,
+                }
+                save(epoch.model, context.folder / "last.safetensors", metrics=[metrics])
+                if best is None or held_out < best:
+                    best = held_out
+                    save(epoch.model, context.folder / "best.safetensors", metrics=[metrics])
+        return load_checkpoint(context.folder / f"{self.keep}.safetensors").detector
+
+    def _held_out_loss(self, detector: Detector, pictures: PictureSet) -> float:
+        if not len(pictures):
+            return 0.0
+        batches = Batches(
+            pictures,
+            augment=PlainAugment(mirror=False),
+            size_px=self.size_px,
+            batch_size=self.schedule.batch_size,
+            seed=0,
+            workers=0,
+            drop_last=False,
+        )
+        return validation_loss(detector, batches.epoch(0), self.criterion)
+
+    def _record(self, epoch: Epoch, held_out: float, context: Context, events: "_Events") -> None:
+        figures = {
+            "loss": epoch.loss,
+            **{f"loss_{name}": value for name, value in epoch.parts.items()},
+            "held_out_loss": held_out,
+            "learning_rate": epoch.learning_rate,
+        }
+        events.add(epoch.index + 1, figures)
+        context.record(
+            "epoch",
+            {
+                "epoch": epoch.index + 1,
+                "epochs": self.schedule.epochs,
+                "parts": epoch.parts,
+                "pictures": epoch.pictures,
+                "seconds": epoch.seconds,
+                **{k: figures[k] for k in ("loss", "held_out_loss", "learning_rate")},
+            },
+        )
+        log.info(
+            "epoch %d/%d: loss %.3f, held out %.3f, %.1f pictures/s",
+            epoch.index + 1,
+            self.schedule.epochs,
+            epoch.loss,
+            held_out,
+            epoch.pictures / max(epoch.seconds, 1e-9),
+        )
+
+
+def split(pictures: PictureSet, holdout: float) -> tuple[PictureSet, PictureSet]:
+    """Divide pictures by a hash of their names: the same picture always falls on the same side."""
+
+    def held_out(name: str) -> bool:
+        return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) < holdout * 2**32
+
+    aside = [held_out(picture.name) for picture in pictures]
+    return (
+        pictures.subset([i for i, out in enumerate(aside) if not out]),
+        pictures.subset([i for i, out in enumerate(aside) if out]),
+    )
+
+
+def _trainable_copy(detector: Detector, device: str) -> Detector:
+    return copy.deepcopy(detector).to(device).requires_grad_(True)
+
+
+def _best_so_far(context: Context) -> float | None:
+    path = context.folder / "best.safetensors"
+    if not path.exists() or not (context.folder / "training.state").exists():
+        return None
+    return float(load_checkpoint(path).metrics[0]["held_out_loss"])
+
+
+class _Watched:
+    """Batches under a progress bar."""
+
+    def __init__(self, batches: Batches, context: Context) -> None:
+        self.batches = batches
+        self.context = context
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, index: int, *, skip: int = 0):  # type: ignore[no-untyped-def]
+        return self.context.track(
+            self.batches.epoch(index, skip=skip), f"epoch {index + 1}", total=len(self) - skip
+        )
+
+
+class _Events:
+    """TensorBoard event files, where tensorboard is installed."""
+
+    def __init__(self, context: Context) -> None:
+        self.folder = context.folder / "events"
+
+    def __enter__(self) -> "_Events":
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(self.folder))  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.writer.close()  # type: ignore[no-untyped-call]
+
+    def add(self, epoch: int, figures: dict[str, float]) -> None:
+        for name, value in figures.items():
+            self.writer.add_scalar(name, value, epoch)  # type: ignore[no-untyped-call]
