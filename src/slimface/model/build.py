@@ -10,6 +10,7 @@ from slimface.model.detector import Detector
 
 ARCHITECTURES = {
     "eresfd": "slimface.model.eresfd:ERESFD",
+    "extd": "slimface.model.extd:EXTD",
 }
 """Name in the spec -> module and class, imported when first built. One line an architecture."""
 

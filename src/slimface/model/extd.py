@@ -8,9 +8,8 @@ difference).
 Options of the architecture:
     width: Channels of every level (published: 64, 48, 32).
     stem: Channels of the first convolution (published: 64).
-    expansions: Widening of each inverted residual of the shared stage (published: 2, 2, 4, 4; for
-        width 32 2, 2, 4, 4, 2, 2).
-    halving: Which of them, from 0, has stride 2 (published: 3).
+    expansions: Widening of each inverted residual of the shared stage, the last of which halves
+        the map (published: 2, 2, 4, 4; for width 32: 2, 2, 4, 4, 2, 2).
     active: Whether blocks end in an activation (published: for width 32 only).
 """
 
@@ -36,13 +35,12 @@ class EXTD(Detector):
 
     def __init__(self, spec: DetectorSpec) -> None:
         super().__init__(spec)
-        width, stem, expansions, halving, active = _options(spec)
-        first = [_stem(stem), _separable(stem, width, active=active)]
-        shared = [
-            _inverted(width, expansion, stride=2 if i == halving else 1, active=active)
-            for i, expansion in enumerate(expansions)
-        ]
-        self.base = nn.ModuleList([*first, *shared])
+        width, stem, expansions, active = _options(spec)
+        *even, halving = expansions
+        blocks: list[nn.Module] = [_stem(stem), _separable(stem, width, active=active)]
+        blocks += [_inverted(width, expansion, stride=1, active=active) for expansion in even]
+        blocks.append(_inverted(width, halving, stride=2, active=active))
+        self.base = nn.ModuleList(blocks)
         self.upfeat = nn.ModuleList(_upsampled(width) for _ in range(LEVELS - 1))
         self.loc = nn.ModuleList(nn.Conv2d(width, 4, 3, padding=1) for _ in range(LEVELS))
         self.conf = nn.ModuleList(
@@ -94,7 +92,8 @@ class _Block(nn.Module):
         self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv(x) if self.residual else self.conv(x)
+        y: Tensor = self.conv(x)
+        return x + y if self.residual else y
 
 
 def _norm_act(channels: int) -> list[nn.Module]:
@@ -149,18 +148,18 @@ def _initialise(detector: EXTD) -> None:
 
 
 _DEFAULTS: dict[str, Option] = {
-    "width": 64, "stem": 64, "expansions": (2, 2, 4, 4), "halving": 3, "active": False,
+    "width": 64, "stem": 64, "expansions": (2, 2, 4, 4), "active": False,
 }  # fmt: skip
 
 
-def _options(spec: DetectorSpec) -> tuple[int, int, tuple[int, ...], int, bool]:
+def _options(spec: DetectorSpec) -> tuple[int, int, tuple[int, ...], bool]:
     options = {**_DEFAULTS, **spec.architecture.options}
     unknown = sorted(options.keys() - _DEFAULTS.keys())
     if unknown:
         raise RecipeError(
             f"EXTD has no option {', '.join(unknown)}.\nIts options are {', '.join(_DEFAULTS)}."
         )
-    width, stem, expansions, halving, active = (options[name] for name in _DEFAULTS)
+    width, stem, expansions, active = (options[name] for name in _DEFAULTS)
     if not (isinstance(width, int) and isinstance(stem, int) and min(width, stem) > 0):
         raise RecipeError(
             f"EXTD cannot have width {width!r} and stem {stem!r}.\nGive at least 1 channel each."
@@ -170,12 +169,7 @@ def _options(spec: DetectorSpec) -> tuple[int, int, tuple[int, ...], int, bool]:
             f"EXTD cannot have expansions {expansions!r}.\n"
             "Give a list of at least one whole number from 1."
         )
-    if not isinstance(halving, int) or not 0 <= halving < len(expansions):
-        raise RecipeError(
-            f"EXTD cannot halve at block {halving!r} of {len(expansions)}.\n"
-            f"Give a number from 0 to {len(expansions) - 1}."
-        )
-    return width, stem, expansions, halving, bool(active)
+    return width, stem, expansions, bool(active)
 
 
 def extd(name: str = "extd-64", *, width: int = 64) -> DetectorSpec:

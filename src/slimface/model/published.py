@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from slimface.core.spec import DetectorSpec
 from slimface.core.value import Value
-from slimface.model import eresfd
+from slimface.model import eresfd, extd
 from slimface.model.checkpoint import Provenance
 
 ACADEMIC = "academic, non-commercial"
@@ -81,6 +81,19 @@ def _lfdp(commit: str, path: str, local: str, sha256: str, size: int) -> WeightF
 def _bfpgm(commit: str, path: str, local: str, sha256: str, size: int) -> WeightFile:
     path, local = f"Pruned Models/{path}", f"eresfd/{local}"
     return _github("IDT-ITI/B-FPGM", commit, path, local=local, sha256=sha256, size=size)
+
+
+def _extd(width: int, sha256: str, size: int) -> Entry:
+    file = _github(
+        "clovaai/EXTD_Pytorch",
+        "c5ea3a8fec816002d0f39d2664393ed21fa7d0f0",
+        f"weights/EXTD_{width}.pth",
+        local=f"extd/EXTD_{width}.pth",
+        sha256=sha256,
+        size=size,
+    )
+    spec = extd.extd(f"extd-{width}", width=width)
+    return Entry(spec=spec, files=(file,), licence="MIT", origin="clovaai/EXTD_Pytorch (NAVER)")
 
 
 _LFDP_ORIGIN = "IDT-ITI/Lightweight-Face-Detector-Pruning (CERTH)"
@@ -184,4 +197,7 @@ ENTRIES = (
         aliases=_BFPGM_ALIASES,
         note="filters zeroed, not removed",
     ),
+    _extd(32, "36a0e68ae5dda995b5efe9ab457ee0c5276ae09a8e93e3a25d20aeae2582d446", 301897),
+    _extd(48, "3f05368c0d39a55c637b2fa7ef06a8626efb11f9cba1c3da057c5dd4f32982e3", 443717),
+    _extd(64, "34f9b1eea0b9d477c8409ea236562662c29062553d6fd84a594530b087baefe2", 696881),
 )
