@@ -1,0 +1,90 @@
+"""The process that runs one model while it is measured: ``python -m slimface.bench.worker``.
+
+Each model gets a fresh one, so that its memory is its own, its runtime's threads disturb nobody,
+and a crash is an error message instead of the end. Orders arrive as JSON lines on standard input,
+answers leave as JSON lines on standard output:
+
+    {"model": …, "threads": 1, "picture": "x.npy"}   ->  {"ready": {…}}
+    {"repeat": 20}                                   ->  {"milliseconds": [[pre, net, post], …]}
+    {"finish": true}                                 ->  {"memory_bytes": …}
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import cv2
+import numpy as np
+
+from slimface.errors import SlimfaceError
+
+
+def main() -> None:
+    """Answer orders until the input ends."""
+    # Ctrl-C reaches the whole process group; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a runtime prints must not mix with the answers
+    try:
+        _serve(sys.stdin, answers)
+    except SlimfaceError as error:
+        _answer(answers, {"error": type(error).__name__, "message": str(error)})
+
+
+def _serve(orders: IO[str], answers: IO[str]) -> None:
+    order = json.loads(orders.readline())
+    cv2.setNumThreads(order["threads"])
+    picture = np.load(order["picture"], allow_pickle=False)
+    before = peak_memory()
+    start = time.perf_counter()
+    from slimface.loading import load
+
+    pipeline = load(order["model"], threads=order["threads"])
+    opened = time.perf_counter()
+    faces = pipeline.detect(picture)
+    first = time.perf_counter()
+    ready = {
+        "name": pipeline.name,
+        "runtime": pipeline.runtime,
+        "model_fingerprint": pipeline.fingerprint(),
+        "faces": len(faces),
+        "open_ms": (opened - start) * 1e3,
+        "first_ms": (first - opened) * 1e3,
+    }
+    _answer(answers, {"ready": ready})
+    for line in orders:
+        order = json.loads(line)
+        if "finish" in order:
+            _answer(answers, {"memory_bytes": max(0, peak_memory() - before)})
+            return
+        times = []
+        for _ in range(order["repeat"]):
+            timing = pipeline.detect_timed(picture)[1]
+            times.append([timing.resize_ms, timing.network_ms, timing.decode_ms])
+        _answer(answers, {"milliseconds": times})
+
+
+def peak_memory() -> int:
+    """Return the most memory this process has had resident, in bytes."""
+    try:
+        # Not getrusage: Linux lets a process inherit the peak of the one that started it.
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, IndexError):
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _answer(answers: IO[str], data: dict[str, Any]) -> None:
+    answers.write(json.dumps(data) + "\n")
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()

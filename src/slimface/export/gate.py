@@ -1,0 +1,103 @@
+"""The gate: every exported file is compared with its detector, and kept only if it agrees."""
+
+import contextlib
+import copy
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from slimface.deploy.pipeline import Picture, Pipeline
+from slimface.errors import ParityError, UsageError
+from slimface.export.parity import ParityReport, Precision, Tolerance, parity
+from slimface.export.pictures import sample_pictures
+from slimface.loading import load
+from slimface.model.detector import Detector
+from slimface.model.predictor import TorchNetwork
+
+log = logging.getLogger(__name__)
+
+
+class Format(Protocol):
+    """A file format, with its options. One module of this room each."""
+
+    suffix: ClassVar[str]
+    precision: ClassVar[Precision]
+
+    def write(
+        self, detector: Detector, path: Path, *, provenance: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write ``path``."""
+        ...
+
+
+def export(
+    detector: Detector,
+    path: Path,
+    form: Format,
+    *,
+    pictures: Iterable[tuple[str, Picture]] | None = None,
+    score: float = 0.3,
+    tolerance: Tolerance | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> ParityReport:
+    """Write a detector to a file and keep the file only if it finds the same faces.
+
+    Args:
+        detector: What to export; it stays as it is.
+        path: Where to. A file that is there already is replaced at the very end.
+        form: The format and its options, such as ``Onnx(decode=True)``.
+        pictures: Names and pictures to compare on; scenes that come with slimface if not given.
+        score: Faces below this score do not count, see ``slimface.export.parity``.
+        tolerance: How far the file may differ; what its precision can be held to if not given.
+        provenance: Where the detector comes from; stored in the file.
+
+    Returns:
+        How well the file agrees.
+
+    Raises:
+        ParityError: It does not, and was removed.
+        UsageError: ``path`` has another suffix than the format, or cannot be written.
+    """
+    if path.suffix != form.suffix:
+        raise UsageError(
+            f"{path}: the name must end in {form.suffix}.\nWrite {path.with_suffix(form.suffix)}."
+        )
+    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    still = copy.deepcopy(detector).cpu().eval()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        form.write(still, beside, provenance=provenance)
+        report = parity(
+            Pipeline(still.spec, TorchNetwork(still)),
+            load(beside),
+            sample_pictures() if pictures is None else pictures,
+            score=score,
+            tolerance=tolerance or Tolerance.of(form.precision),
+            names=(detector.spec.name, path.name),
+        )
+        check(report)
+        beside.replace(path)
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror}.\nChoose another place with --out."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+    log.info("%s: %s", path, report.explain().partition("\n")[0])
+    return report
+
+
+def check(report: ParityReport) -> None:
+    """Raise ParityError unless the two sides of a report agree."""
+    if report.agrees:
+        return
+    advice = (
+        "Compare on pictures that show faces (--pictures DIR), or at a lower --score."
+        if not report.faces
+        else "Nothing was kept. `slimface parity` on your own pictures shows where they differ; "
+        "a wider --tolerance accepts it."
+    )
+    raise ParityError(f"{report.explain()}.\n{advice}")

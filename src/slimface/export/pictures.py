@@ -1,0 +1,31 @@
+"""Which pictures the gate looks at."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from slimface.data.drawn import Drawn, draw
+from slimface.deploy.media import sources
+from slimface.deploy.pipeline import Picture
+
+SCENES = 12
+"""So many drawn scenes stand in where nobody gives pictures."""
+
+
+def read_pictures(folder: Path, *, limit: int | None = None) -> Iterator[tuple[str, Picture]]:
+    """Iterate over the pictures of a folder, or of a file, in the order of their names.
+
+    Raises:
+        MissingError: There are none.
+        DataError: One of them is damaged.
+    """
+    for count, frame in enumerate(sources([folder])):
+        if limit is not None and count >= limit:
+            return
+        yield frame.name, frame.picture
+
+
+def sample_pictures(count: int = SCENES) -> Iterator[tuple[str, Picture]]:
+    """Iterate over drawn scenes with faces, the same on every machine."""
+    scenes = Drawn(count=count, height_px=480, width_px=640, seed=7)
+    for index in range(count):
+        yield f"drawn scene {index}", draw(scenes, index)[0]
