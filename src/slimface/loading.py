@@ -67,7 +67,7 @@ def _load_with_torch(source: str | Path, *, threads: int | None, device: str) ->
         detector = checkpoint.load_checkpoint(source).detector
         name = source.stem
     else:
-        _check_name(source, zoo.names())
+        _check_name(source, [known.name for known in zoo.entries()])
         detector = zoo.load(source)
         name = source
     if threads is not None:
