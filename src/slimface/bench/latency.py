@@ -150,7 +150,7 @@ class _Contestant:
 
     def finish(self) -> dict[str, Any]:
         """End the process and return what is known about the model."""
-        memory = self._ask({"finish": True})["memory_bytes"]
+        last = self._ask({"finish": True})
         path = Path(self.model)
         ready = dict(self._ready)
         name = ready.pop("name")
@@ -165,7 +165,7 @@ class _Contestant:
             "postprocess": parts[2],
             "rounds": len(self.rounds),
             "runs": sum(len(times) for times in self.rounds),
-            "memory_bytes": memory,
+            **last,
             "file_bytes": path.stat().st_size if path.is_file() else None,
         }
 

@@ -15,12 +15,15 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from slimface.errors import SlimfaceError
+
+if TYPE_CHECKING:
+    from slimface.deploy.pipeline import Pipeline
 
 
 def main() -> None:
@@ -59,13 +62,30 @@ def _serve(orders: IO[str], answers: IO[str]) -> None:
     for line in orders:
         order = json.loads(line)
         if "finish" in order:
-            _answer(answers, {"memory_bytes": max(0, peak_memory() - before)})
+            memory = max(0, peak_memory() - before)
+            _answer(answers, {"memory_bytes": memory, **_cost(pipeline, picture.shape[:2])})
             return
         times = []
         for _ in range(order["repeat"]):
             timing = pipeline.detect_timed(picture)[1]
             times.append([timing.resize_ms, timing.network_ms, timing.decode_ms])
         _answer(answers, {"milliseconds": times})
+
+
+def _cost(pipeline: "Pipeline", size: tuple[int, int]) -> dict[str, int]:
+    """Return parameters and MACs, counted or as the file states them; nothing if neither."""
+    detector = getattr(pipeline.network, "detector", None)
+    if detector is not None:
+        from slimface.model.profile import profile
+
+        counted = profile(detector, *size)
+        return {"parameters": counted.parameters, "macs": counted.macs}
+    metadata = getattr(pipeline.network, "metadata", {})
+    stated = json.loads(metadata.get("slimface.provenance", "{}")).get("cost", {})
+    cost = {"parameters": stated["parameters"]} if "parameters" in stated else {}
+    if (stated.get("height"), stated.get("width")) == size:
+        cost["macs"] = stated["macs"]
+    return cost
 
 
 def peak_memory() -> int:

@@ -67,6 +67,7 @@ class OnnxNetwork:
         self.path = Path(path)
         self._session = _open_session(self.path, content or read_model(self.path), threads)
         meta = self._session.get_modelmeta().custom_metadata_map
+        self.metadata: Mapping[str, str] = meta
         self.spec = _spec_of(meta, self.path)
         self.is_decoded, self._names = _outputs_of(self._session, meta, self.path)
         self._input = self._session.get_inputs()[0].name

@@ -65,12 +65,11 @@ def export(
             f"{path}: the name must end in {form.suffix}.\nWrite {path.with_suffix(form.suffix)}."
         )
     beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    still = copy.deepcopy(detector).cpu().eval()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        form.write(still, beside, provenance=provenance)
+        form.write(detector, beside, provenance=provenance)
         report = parity(
-            Pipeline(still.spec, TorchNetwork(still)),
+            Pipeline(detector.spec, TorchNetwork(copy.deepcopy(detector))),
             load(beside),
             sample_pictures() if pictures is None else pictures,
             score=score,

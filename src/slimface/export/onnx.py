@@ -6,6 +6,7 @@ Two exporters come with torch. The one that traces TorchScript is the default: f
 successor and passes the same tests.
 """
 
+import copy
 import json
 import logging
 import warnings
@@ -30,6 +31,7 @@ from slimface.deploy.runtimes import (
 from slimface.errors import MissingError, ParityError
 from slimface.export.parity import Precision
 from slimface.model.detector import Detector
+from slimface.model.profile import profile
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +78,11 @@ class Onnx(Value):
                 the detector, at this size or (if dynamic) at another.
         """
         onnx, onnxslim = _libraries()
-        graph = _Graph(detector, decode=self.decode).eval()
+        graph = _Graph(copy.deepcopy(detector).cpu(), decode=self.decode).eval()
         model = onnx.load_from_string(self._trace(graph, path))
         model = onnxslim.slim(model)
         _shorten(model)
-        self._describe(onnx, model, detector, provenance or {})
+        self._describe(onnx, model, graph.detector, provenance or {})
         onnx.checker.check_model(model, full_check=True)
         self._check_opset(model)
         content = model.SerializeToString()
@@ -128,6 +130,7 @@ class Onnx(Value):
         """Put the spec and where the file comes from into its metadata."""
         model.producer_name, model.producer_version = "slimface", slimface.__version__
         model.doc_string = f"{detector.spec.name}: face detector"
+        cost = profile(detector, self.height, self.width)
         entries = {
             SPEC_KEY: detector.spec.model_dump_json(),
             OUTPUTS_KEY: "decoded" if self.decode else "raw",
@@ -138,6 +141,12 @@ class Onnx(Value):
                     "torch": torch.__version__,
                     "onnx": onnx.__version__,
                     "export": self.model_dump(mode="json"),
+                    "cost": {
+                        "parameters": cost.parameters,
+                        "macs": cost.macs,
+                        "height": self.height,
+                        "width": self.width,
+                    },
                 },
                 sort_keys=True,
             ),

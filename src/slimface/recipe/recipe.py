@@ -13,11 +13,11 @@ from slimface.core.value import Value
 from slimface.data.source import DrawnScenes, Source
 from slimface.errors import RecipeError
 from slimface.evaluate.step import Evaluate
-from slimface.export.step import ExportOnnx
+from slimface.export.step import Export
 from slimface.train.step import Train
 
 AnyStep = Annotated[
-    Train | Prune | Evaluate | ExportOnnx | MeasureLatency, Field(discriminator="kind")
+    Train | Prune | Evaluate | Export | MeasureLatency, Field(discriminator="kind")
 ]
 """Everything a recipe may do. Adding a step costs its class and its name here."""
 
