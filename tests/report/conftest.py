@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from slimface.core.benchmark import Benchmark, Machine, Spread
 from slimface.core.faces import Faces
 from slimface.core.record import Evaluation, Original, PrecisionRecall, Protocol, SubsetResult
 from slimface.report.pictures import save_example
@@ -93,35 +94,60 @@ def evaluation(side: str, **protocol: Any) -> dict[str, Any]:
 
 
 def benchmark(side: str) -> list[dict[str, Any]]:
+    """Three benchmarks as they stand in records."""
     factor = 1.0 if side == "before" else 0.68
-    rows = []
-    for runtime, threads, network in (
-        ("onnxruntime", 1, 31.2),
-        ("onnxruntime", 2, 18.9),
-        ("torch", 1, 47.5),
-    ):
-        parts = {"pre_ms": 1.1, "network_ms": network * factor, "post_ms": 2.3}
-        total = sum(parts.values())
-        rows.append(
-            {
-                "runtime": runtime,
-                "threads": threads,
-                "height_px": 480,
-                "width_px": 640,
-                "median_ms": total,
-                "p10_ms": total * 0.97,
-                "p90_ms": total * 1.12,
-                "file_bytes": 431_000 if side == "before" else 246_000,
-                "peak_bytes": 148e6 * (0.9 + 0.1 * factor),
-                **parts,
-            }
+
+    def spread(ms: float) -> Spread:
+        return Spread(
+            median_ms=ms,
+            p10_ms=ms * 0.97,
+            p90_ms=ms * 1.12,
+            least_ms=ms * 0.95,
+            best_round_ms=ms * 0.99,
         )
-    return [*rows]
+
+    return [
+        Benchmark(
+            model="eresfd",
+            model_fingerprint="cd" * 32,
+            runtime=runtime,
+            height=480,
+            width=640,
+            threads=threads,
+            total=spread(1.1 + network * factor + 2.3),
+            preprocess=spread(1.1),
+            network=spread(network * factor),
+            postprocess=spread(2.3),
+            rounds=5,
+            runs=100,
+            faces=7,
+            open_ms=180.0,
+            first_ms=52.0,
+            memory_bytes=int(96e6 * (0.8 + 0.2 * factor)),
+            file_bytes=431_000 if side == "before" else 246_000,
+            load_average=0.4,
+            machine=Machine(
+                processor="Example CPU",
+                cores=2,
+                memory_bytes=8 * 10**9,
+                system="Linux 6.1 x86_64",
+                governor=None,
+                versions={"python": "3.11.2", "onnxruntime": "1.27.0"},
+            ),
+            date=datetime(2026, 11, 22, 4, 0, tzinfo=UTC),
+            version="0.1.0",
+        ).model_dump(mode="json")
+        for runtime, threads, network in (
+            ("onnxruntime", 1, 31.2),
+            ("onnxruntime", 2, 18.9),
+            ("torch", 1, 47.5),
+        )
+    ]
 
 
 def prune() -> dict[str, Any]:
     sizes = [8, 16, 16, 32, 32, 16, 64, 64, 32, 64, 128, 64, 128, 32, 32, 64, 48, 24, 16, 8]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {
             "name": f"stage{i // 4}.block{i % 4}.conv",
             "before": size,
@@ -130,11 +156,21 @@ def prune() -> dict[str, Any]:
         }
         for i, size in enumerate(sizes)
     ]
+
+    def profile(side: str, parameters: int, macs: int) -> dict[str, Any]:
+        layers = [
+            {"name": layer, "kind": "Conv2d", "output": [group[side], 60, 80]}
+            for group in groups
+            for layer in group["layers"]
+        ]
+        size = {"height": 480, "width": 640}
+        return {"parameters": parameters, "macs": macs, "layers": layers, **size}
+
     return {
         "importance": "fpgm",
         "input": [480, 640],
-        "before": {"parameters": 92_208, "macs": 365_400_000},
-        "after": {"parameters": 49_871, "macs": 201_300_000},
+        "before": profile("before", 92_208, 365_400_000),
+        "after": profile("after", 49_871, 201_300_000),
         "groups": groups,
         "uncut": [{"name": "head.loc", "size": 4, "reason": "its outputs have a meaning each"}],
     }

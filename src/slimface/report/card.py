@@ -1,6 +1,5 @@
 """Card: a run as one self-contained page, to read, print, or attach to a change."""
 
-import os
 from pathlib import Path
 
 from slimface.errors import MissingError
@@ -8,9 +7,6 @@ from slimface.report import pictures
 from slimface.report.markup import Html
 from slimface.report.run import read_run
 from slimface.report.story import Story, tell
-
-MAX_BYTES = 3_000_000
-"""No card is larger; pictures are left out, last first, until it fits."""
 
 
 def write_card(run_folder: Path, out: Path | None = None) -> Path:
@@ -35,7 +31,7 @@ def write_card(run_folder: Path, out: Path | None = None) -> Path:
     beside = path.with_name(path.name + ".partial")
     try:
         beside.write_text(page, encoding="utf-8")
-        os.replace(beside, path)
+        beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
     return path

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from slimface.core.benchmark import Benchmark
 from slimface.core.record import Evaluation, SubsetResult
 from slimface.report import quantities
 from slimface.report.figures import Axis, Series, columns, fitted, lines, skyline, stack
 from slimface.report.markup import Html
 from slimface.report.run import Entry, Run, mapping, number, sequence
-from slimface.report.timing import PARTS, Timing
+from slimface.report.timing import Couple, title
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,8 @@ class Bar:
     spread: str
 
 
-_BOTH = (("before", "before"), ("after", "after"))
-"""Tone and name of the two sides."""
+_BARS = (("before soft", "before"), ("after", "after"))
+"""Tone and name of the two sides of a bar chart."""
 
 
 def losses(run: Run) -> list[Figure]:
@@ -152,17 +153,21 @@ def by_height(before: Evaluation | None, after: Evaluation | None) -> Figure | N
     words = "Height of the face in pixels of the original picture."
     if any(interval for pair in ranges for interval in pair):
         words += " Whiskers: 95 % of bootstrap samples of the pictures."
-    keys = tuple(key for key, e in zip(_BOTH, (before, after), strict=True) if e and e.by_height)
+    keys = tuple(key for key, e in zip(_BARS, (before, after), strict=True) if e and e.by_height)
     return Figure("AP by face height", body, keys, words)
 
 
 def _in_words(pair: Sequence[SubsetResult | None]) -> str:
     parts = [
-        f"{side} {'no faces' if r.average_precision is None else quantities.points(r.average_precision)}"
+        f"{side} {_precision(r.average_precision)}"
         for side, r in zip(("before", "after"), pair, strict=True)
         if r is not None
     ]
     return ", ".join(parts)
+
+
+def _precision(value: float | None) -> str:
+    return "no faces" if value is None else quantities.points(value)
 
 
 def widths(run: Run) -> tuple[list[Width], list[tuple[str, str]]]:
@@ -186,48 +191,67 @@ def widths(run: Run) -> tuple[list[Width], list[tuple[str, str]]]:
     return list(first.values()), list(uncut.items())
 
 
-def width_figure(groups: Sequence[Width]) -> Figure | None:
-    """Return the chart of the widths, one column a channel group."""
-    if not groups:
+def width_figure(run: Run, groups: Sequence[Width]) -> Figure | None:
+    """Return the chart of the widths, one column a layer, or a group where no layer was noted."""
+    layers = _layer_widths(run)
+    if not groups and not layers:
         return None
     before, after = sum(g.before for g in groups), sum(g.after for g in groups)
     words = (
-        f"{len(groups)} channel groups, {before:,} channels before and {after:,} after "
+        f"{len(groups)} groups of coupled channels, {before:,} channels before and {after:,} after "
         f"({quantities.relative(before, after)})."
+        if before
+        else ""
     )
-    pairs = [(group.name, group.before, group.after) for group in groups]
-    body = skyline(pairs, summary=f"Widths: {words}", label="channels")
-    return Figure("Widths", body, _BOTH, words)
+    pairs = layers or [(group.name, group.before, group.after) for group in groups]
+    what = f"Channels each of {len(pairs)} {'layers' if layers else 'groups'} puts out"
+    body = skyline(pairs, summary=f"{what}, before and after. {words}", label="channels")
+    return Figure(f"{what}, from input to output", body, _BARS, words)
 
 
-def latency(
-    couples: Sequence[tuple[Timing | None, Timing | None]],
-) -> list[tuple[str, list[Bar]]]:
+def _layer_widths(run: Run) -> list[tuple[str, int, int]]:
+    """Return the convolutions with their output channels, in the order of the network."""
+    prunes = run.of("prune")
+    if not prunes:
+        return []
+    first, last = (
+        {
+            str(layer.get("name")): number(next(iter(sequence(layer.get("output"))), None))
+            for layer in map(mapping, sequence(mapping(profile).get("layers")))
+            if "conv" in str(layer.get("kind", "")).lower()
+        }
+        for profile in (prunes[0].record.get("before"), prunes[-1].record.get("after"))
+    )
+    both = [(name, wide, last.get(name)) for name, wide in first.items()]
+    return [(n, int(b), int(a)) for n, b, a in both if b is not None and a is not None]
+
+
+def latency(couples: Sequence[Couple]) -> list[tuple[str, list[Bar]]]:
     """Return for each configuration its title and its bars, before above after."""
-    every = [timing for couple in couples for timing in couple if timing is not None]
-    full = max((timing.median_ms for timing in every), default=1.0)
+    every = [benchmark for couple in couples for benchmark in couple if benchmark is not None]
+    full = max((benchmark.total.median_ms for benchmark in every), default=1.0)
     chart = []
     for couple in couples:
-        both = [(tone, t) for tone, t in zip(("before", "after"), couple, strict=True) if t]
-        chart.append((both[0][1].title, [_bar(tone, timing, full) for tone, timing in both]))
+        both = [(tone, b) for tone, b in zip(("before", "after"), couple, strict=True) if b]
+        chart.append((title(both[0][1]), [_bar(tone, benchmark, full) for tone, benchmark in both]))
     return chart
 
 
-def _bar(tone: str, timing: Timing, full: float) -> Bar:
-    told = [(part, timing.parts_ms[part]) for part in PARTS if part in timing.parts_ms]
+def _bar(tone: str, benchmark: Benchmark, full: float) -> Bar:
+    parts = {
+        "pre": benchmark.preprocess.median_ms,
+        "network": benchmark.network.median_ms,
+        "post": benchmark.postprocess.median_ms,
+    }
+    total = benchmark.total
     # Medians of parts need not add up to the median of the whole.
-    total = sum(value for _, value in told)
-    scale = timing.median_ms / total if total else 1.0
-    parts = [(f"{tone} {part}", value * scale) for part, value in told]
-    spread = ""
-    if timing.p10_ms is not None and timing.p90_ms is not None:
-        spread = f"{timing.p10_ms:.3g} … {timing.p90_ms:.3g}"
+    scale = total.median_ms / max(sum(parts.values()), 1e-9)
     return Bar(
         tone=tone,
-        body=stack(parts or [(f"{tone} network", timing.median_ms)], full),
-        words=quantities.milliseconds(timing.median_ms),
-        split=" + ".join(f"{value:.3g}" for _, value in told),
-        spread=spread,
+        body=stack([(f"{tone} {part}", value * scale) for part, value in parts.items()], full),
+        words=quantities.milliseconds(total.median_ms),
+        split=" + ".join(f"{value:.3g}" for value in parts.values()),
+        spread=f"{total.p10_ms:.3g} … {total.p90_ms:.3g}",
     )
 
 

@@ -34,7 +34,7 @@ class Row:
     """What the figure needs beside it to be understood: a protocol, a runtime."""
 
     share: float | None = None
-    """``after / before`` for costs."""
+    """``after / before``, where both are known."""
 
 
 def sides(run: Run, *kinds: str) -> tuple[list[Entry], list[Entry]]:
@@ -108,6 +108,7 @@ def quality(before: Evaluation | None, after: Evaluation | None) -> list[Row]:
                 spread=spread,
                 tone=tone,
                 detail=f"{shown.protocol.scope}, stamp {shown.stamp}",
+                share=None if refusal else _share(first, last),
             )
         )
     return rows
@@ -125,6 +126,12 @@ def mixed(before: Evaluation | None, after: Evaluation | None) -> str:
         f"The evaluations before and after follow different protocols ({name}: {mine} and "
         f"{theirs}), so their difference would mean nothing. Evaluate both by the same rule."
     )
+
+
+def _share(before: SubsetResult | None, after: SubsetResult | None) -> float | None:
+    first = before.average_precision if before else None
+    last = after.average_precision if after else None
+    return last / first if first and last is not None else None
 
 
 def _difference(before: SubsetResult | None, after: SubsetResult | None) -> tuple[str, str, Tone]:

@@ -55,8 +55,11 @@ def fitted(label: str, values: Sequence[float], *, zero: bool = False, unit: str
         low = min(low, 0.0)
     if low == high:
         low, high = low - 0.5, high + 0.5
-    step = _round_step((high - low) / 5)
-    return Axis(label, math.floor(low / step) * step, math.ceil(high / step) * step, unit)
+    # Rounding the ends outwards can make the step larger, and with it what counts as round.
+    step = 0.0
+    while step != (step := _round_step((high - low) / 5)):
+        low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    return Axis(label, low, high, unit)
 
 
 def lines(series: Sequence[Series], across: Axis, up: Axis, *, summary: str) -> Html:
@@ -126,7 +129,7 @@ def skyline(pairs: Sequence[tuple[str, float, float]], *, summary: str, label: s
 
 
 def stack(parts: Sequence[tuple[str, float]], full: float) -> Html:
-    """Draw one horizontal bar of named parts, ``full`` wide at most; text beside it says the rest."""
+    """Draw one horizontal bar of parts; ``full`` is the value that fills the whole width."""
     drawn = []
     x = 0.0
     for tone, value in parts:

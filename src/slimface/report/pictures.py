@@ -11,7 +11,9 @@ import numpy as np
 
 from slimface.core.boxes import overlaps
 from slimface.core.faces import Faces
+from slimface.deploy.media import read_picture
 from slimface.deploy.pipeline import Picture
+from slimface.errors import SlimfaceError
 from slimface.report.markup import Html, join, tag
 from slimface.report.run import Entry, mapping, number, sequence
 
@@ -19,7 +21,8 @@ MOST = 8
 """Pictures a card shows at most."""
 
 LONGEST_PX = 720
-_MAX_BYTES = 32 * 2**20
+_MAX_PIXELS = 50_000_000
+_MOST_TEXT = 2_400_000
 _SAME = 0.5
 
 
@@ -77,6 +80,7 @@ def examples(folder: Path, entries: Sequence[Entry]) -> tuple[list[Example], lis
     """Return the examples of ``pictures`` records, and a sentence for each that cannot be shown."""
     shown: list[Example] = []
     notes: list[str] = []
+    room = _MOST_TEXT
     lines = [mapping(x) for entry in entries for x in sequence(entry.record.get("pictures"))]
     for line in lines[:MOST]:
         name = str(line.get("name") or line.get("path") or "picture")
@@ -84,9 +88,13 @@ def examples(folder: Path, entries: Sequence[Entry]) -> tuple[list[Example], lis
         if picture is None:
             notes.append(f"The picture {name} is not in the run folder or is no picture.")
         else:
-            shown.append(_example(f"picture-{len(shown) + 1}", name, picture, line))
-    if len(lines) > MOST:
-        notes.append(f"{MOST} of {len(lines)} pictures are shown.")
+            example = _example(f"picture-{len(shown) + 1}", name, picture, line)
+            room -= len(example.before) + len(example.after)
+            if room < 0:
+                break
+            shown.append(example)
+    if len(shown) + len(notes) < len(lines):
+        notes.append(f"{len(shown)} of {len(lines)} pictures are shown; more would not fit.")
     return shown, notes
 
 
@@ -178,14 +186,12 @@ def _unmatched(
 def _read(folder: Path, path: str) -> Picture | None:
     """Return a picture below ``folder``, whatever ``path`` pretends; None if there is none."""
     place = (folder / path).resolve()
-    if not path or not place.is_relative_to(folder.resolve()) or not place.is_file():
+    if not path or not place.is_relative_to(folder.resolve()):
         return None
-    if place.stat().st_size > _MAX_BYTES:
+    try:
+        return read_picture(place, max_pixels=_MAX_PIXELS)
+    except SlimfaceError:
         return None
-    picture: Picture | None = cv2.imdecode(
-        np.frombuffer(place.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB
-    )
-    return picture
 
 
 def _jpeg(picture: Picture) -> bytes:
@@ -201,4 +207,4 @@ def _jpeg(picture: Picture) -> bytes:
 def legend() -> Html:
     """Return what the colours of the boxes mean."""
     names = (("before", "found before"), ("after", "found after"), ("alone", "only on that side"))
-    return join(*[tag("span", tag("i", class_=f"key {tone}"), text) for tone, text in names])
+    return join(*[tag("span", tag("i", class_=f"key box {tone}"), text) for tone, text in names])

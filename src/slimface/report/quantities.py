@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-
 Form = Callable[[float], str]
 """How a kind of number is written."""
 
@@ -22,8 +21,7 @@ def brief(value: float) -> str:
 
 def size(value: float) -> str:
     """Return bytes in three digits and powers of 1000: ``412 kB``."""
-    text = brief(value)
-    return f"{text}B" if text[-1].isalpha() else f"{text} B"
+    return f"{brief(value)}B" if value >= 1000 else f"{value:.0f} B"
 
 
 def milliseconds(value: float) -> str:

@@ -4,16 +4,20 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from slimface.core.benchmark import Benchmark
 from slimface.core.record import Evaluation
+from slimface.core.value import Value
 from slimface.errors import RecipeError
 from slimface.report import chapters, compare, quantities, timing
 from slimface.report.chapters import Bar, Figure, Width
 from slimface.report.compare import Row
 from slimface.report.pictures import Example, examples
 from slimface.report.run import Entry, Run, mapping, number, sequence
-from slimface.report.timing import Timing
+from slimface.report.timing import Couple
+
+V = TypeVar("V", bound=Value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +76,9 @@ def tell(run: Run) -> Story:
     notes = list(run.notes)
     before, after, refusal = _evaluations(run, notes)
     comparable = None if refusal else before
-    first, last = (timing.timings(side) for side in compare.sides(run, "benchmark"))
+    first, last = (_readable(Benchmark, e, notes) for e in compare.sides(run, "benchmark"))
     couples = timing.pairs(first, last)
+    notes += timing.doubts(couples)
     costs = _costs(run, couples)
     quality = compare.quality(before, after)
     shown, picture_notes = examples(run.folder, run.of("pictures"))
@@ -81,7 +86,7 @@ def tell(run: Run) -> Story:
     start = _start(run)
     losses = chapters.losses(run)
     curves = chapters.precision_recall(comparable, after)
-    story = Story(
+    return Story(
         title=_recipe_value(run, "name") or run.folder.resolve().name,
         about=_recipe_value(run, "about"),
         done=_done(run),
@@ -94,7 +99,7 @@ def tell(run: Run) -> Story:
         losses=tuple(losses),
         curves=tuple(curves),
         heights=chapters.by_height(comparable, after),
-        widths=chapters.width_figure(groups),
+        widths=chapters.width_figure(run, groups),
         groups=tuple(groups),
         uncut=tuple(uncut),
         latency=tuple(chapters.latency(couples)),
@@ -108,85 +113,83 @@ def tell(run: Run) -> Story:
         missing=_missing(before, after, couples, bool(losses), bool(groups), bool(shown)),
         notes=(*notes, *picture_notes),
     )
-    return story
 
 
 def _evaluations(run: Run, notes: list[str]) -> tuple[Evaluation | None, Evaluation | None, str]:
     """Return the evaluations before and after, of one protocol wherever that is possible."""
-    firsts, lasts = (_readable(side, notes) for side in compare.sides(run, "evaluation"))
+    firsts, lasts = (_readable(Evaluation, e, notes) for e in compare.sides(run, "evaluation"))
     for last in reversed(lasts):
         for first in reversed(firsts):
             if first.protocol == last.protocol:
                 return first, last, ""
-    first, last = (side[-1] if side else None for side in (firsts, lasts))
-    return first, last, compare.mixed(first, last)
+    before = firsts[-1] if firsts else None
+    after = lasts[-1] if lasts else None
+    return before, after, compare.mixed(before, after)
 
 
-def _readable(entries: Sequence[Entry], notes: list[str]) -> list[Evaluation]:
+def _readable(value: type[V], entries: Sequence[Entry], notes: list[str]) -> list[V]:
+    """Return the records as values; one that breaks a rule is left out and noted."""
     read = []
     for entry in entries:
         try:
-            read.append(
-                Evaluation.parse(entry.record, where=f"the evaluation of step {entry.step}")
-            )
+            read.append(value.parse(entry.record, where=f"the record of step {entry.step}"))
         except RecipeError as error:
-            notes.append(f"An evaluation is left out: {str(error).splitlines()[0]}")
+            reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
+            notes.append(f"One {entry.kind} is left out: {reason}.")
     return read
 
 
-def _costs(run: Run, couples: Sequence[tuple[Timing | None, Timing | None]]) -> tuple[Row, ...]:
+def _costs(run: Run, couples: Sequence[Couple]) -> tuple[Row, ...]:
     prunes = run.of("prune")
     first = mapping(prunes[0].record.get("before")) if prunes else {}
     last = mapping(prunes[-1].record.get("after")) if prunes else {}
-    field = [int(side) for side in map(number, _input(run)) if side is not None]
-    at = f"input {field[1]} × {field[0]}" if len(field) == 2 else ""
+    height, width = number(last.get("height")), number(last.get("width"))
+    at = f"input {width:g} × {height:g}" if height and width else ""
     before, after = timing.headline(couples)
     shown = after or before
+    place = timing.title(shown) if shown else ""
     rows = [
         compare.parameters_row(number(first.get("parameters")), number(last.get("parameters"))),
         compare.macs_row(number(first.get("macs")), number(last.get("macs")), detail=at),
         _file_row(run, before, after),
         compare.time_row(
             "Latency",
-            before and before.median_ms,
-            after and after.median_ms,
-            detail=f"median, {shown.title}" if shown else "",
+            before.total.median_ms if before else None,
+            after.total.median_ms if after else None,
+            detail=f"median a picture, {place}",
         ),
-        _memory_row(before, after),
+        compare.bytes_row(
+            "Memory",
+            before.memory_bytes if before else None,
+            after.memory_bytes if after else None,
+            detail=f"peak, {place}",
+        ),
     ]
     return tuple(row for row in rows if row is not None)
 
 
-def _input(run: Run) -> list[Any]:
-    prunes = run.of("prune")
-    return sequence(prunes[-1].record.get("input")) if prunes else []
-
-
-def _file_row(run: Run, before: Timing | None, after: Timing | None) -> Row | None:
+def _file_row(run: Run, before: Benchmark | None, after: Benchmark | None) -> Row | None:
     """Return the size of the file that ships, or of the checkpoint if none was exported."""
     exports = run.of("export")
-    shipped = number(exports[-1].record.get("bytes")) if exports else None
-    firsts, lasts = (before and before.file_bytes, (after and after.file_bytes) or shipped)
-    if lasts is not None:
-        name = exports[-1].record.get("format", "ONNX") if exports else "model"
-        return compare.bytes_row("File", firsts, lasts, detail=f"{name} file")
+    first: float | None = before.file_bytes if before else None
+    last: float | None = after.file_bytes if after else None
+    if last is None and exports:
+        last = number(exports[-1].record.get("bytes"))
+    if last is not None:
+        return compare.bytes_row("File", first, last, detail=f"{_format(run)} file")
     sizes = [_checkpoint_bytes(run.folder, pattern) for pattern in ("steps/00-*/", "")]
     return compare.bytes_row("File", *sizes, detail="checkpoint")
+
+
+def _format(run: Run) -> str:
+    exports = run.of("export")
+    name = str(exports[-1].record.get("format") or "ONNX") if exports else "model"
+    return name.upper() if name == "onnx" else name
 
 
 def _checkpoint_bytes(folder: Path, below: str) -> float | None:
     found = sorted(folder.glob(f"{below}model.safetensors"))
     return float(found[0].stat().st_size) if found else None
-
-
-def _memory_row(before: Timing | None, after: Timing | None) -> Row | None:
-    shown = after or before
-    return compare.bytes_row(
-        "Peak memory",
-        before and before.peak_bytes,
-        after and after.peak_bytes,
-        detail=f"process, {shown.title}" if shown else "",
-    )
 
 
 def _tiles(costs: Sequence[Row], quality: Sequence[Row]) -> tuple[Row, ...]:
@@ -246,8 +249,7 @@ def _phrase(run: Run, entry: Entry) -> str:
             )
             return f"removed {share}" + (f" by {str(by).upper()}" if by else "")
         case "export" | "export_onnx" | "onnx":
-            form = next((e.record.get("format") for e in of_step if e.kind == "export"), None)
-            return f"exported to {form or 'ONNX'}"
+            return f"exported to {_format(run)}"
     return ""
 
 
@@ -348,7 +350,7 @@ def _licence(start: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 def _missing(
     before: Evaluation | None,
     after: Evaluation | None,
-    couples: Sequence[tuple[Timing | None, Timing | None]],
+    couples: Sequence[Couple],
     trained: bool,
     cut: bool,
     pictured: bool,

@@ -1,88 +1,59 @@
-"""Timing: what the benchmark records of a run say, one line a configuration."""
+"""Timing: the benchmarks of a run, side by side where they were made alike."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-from slimface.report.run import Entry, mapping, number, sequence
+from slimface.core.benchmark import Benchmark
 
-PARTS = ("pre", "network", "post")
-"""Preprocessing, network, decoding and suppression: what one picture waits for, in order."""
+Couple = tuple[Benchmark | None, Benchmark | None]
+"""One configuration before and after; None where only the other side was measured."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Milliseconds a picture of one configuration."""
-
-    runtime: str
-    threads: int
-    height_px: int
-    width_px: int
-    median_ms: float
-    p10_ms: float | None
-    p90_ms: float | None
-    parts_ms: Mapping[str, float]
-    """Medians of ``PARTS``; empty where they were not told apart."""
-
-    file_bytes: float | None
-    peak_bytes: float | None
-
-    @property
-    def place(self) -> tuple[str, int, int, int]:
-        """What has to be equal for two timings to be compared."""
-        return self.runtime, self.threads, self.height_px, self.width_px
-
-    @property
-    def title(self) -> str:
-        """The configuration in words."""
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"{self.runtime}, {threads}, {self.width_px} × {self.height_px}"
-
-
-def timings(entries: Sequence[Entry]) -> list[Timing]:
-    """Return the timings in benchmark records."""
-    return [timing for entry in entries for timing in _read(entry.record)]
-
-
-def pairs(
-    before: Sequence[Timing], after: Sequence[Timing]
-) -> list[tuple[Timing | None, Timing | None]]:
-    """Return timings of equal configurations side by side, in the order of ``after``."""
-    first = {timing.place: timing for timing in before}
-    last = {timing.place: timing for timing in after}
+def pairs(before: Sequence[Benchmark], after: Sequence[Benchmark]) -> list[Couple]:
+    """Return the benchmarks of equal configurations side by side, in the order of ``after``."""
+    first = {_place(benchmark): benchmark for benchmark in before}
+    last = {_place(benchmark): benchmark for benchmark in after}
     return [(first.get(place), last.get(place)) for place in {**last, **first}]
 
 
-def headline(
-    couples: Sequence[tuple[Timing | None, Timing | None]],
-) -> tuple[Timing | None, Timing | None]:
-    """Return the pair to speak of first: one with both sides, in the runtime that ships."""
+def headline(couples: Sequence[Couple]) -> Couple:
+    """Return the pair to speak of first: one with both sides, in a runtime that ships."""
 
-    def rank(couple: tuple[Timing | None, Timing | None]) -> tuple[bool, bool, int]:
-        timing = couple[1] or couple[0]
-        assert timing is not None
-        return None in couple, timing.runtime.startswith("torch"), timing.threads
+    def rank(couple: Couple) -> tuple[bool, bool, int]:
+        shown = couple[1] or couple[0]
+        assert shown is not None
+        return None in couple, shown.runtime == "torch", shown.threads
 
     return min(couples, key=rank, default=(None, None))
 
 
-def _read(record: Mapping[str, Any]) -> Iterator[Timing]:
-    rows = sequence(record.get("rows"))
-    for row in rows or [record]:
-        row = mapping(row)
-        median = number(row.get("median_ms"))
-        if median is None:
-            continue
-        parts = {part: number(row.get(f"{part}_ms")) for part in PARTS}
-        yield Timing(
-            runtime=str(row.get("runtime", "unknown runtime")),
-            threads=int(number(row.get("threads")) or 1),
-            height_px=int(number(row.get("height_px")) or 0),
-            width_px=int(number(row.get("width_px")) or 0),
-            median_ms=median,
-            p10_ms=number(row.get("p10_ms")),
-            p90_ms=number(row.get("p90_ms")),
-            parts_ms={part: value for part, value in parts.items() if value is not None},
-            file_bytes=number(row.get("file_bytes") or record.get("file_bytes")),
-            peak_bytes=number(row.get("peak_bytes") or record.get("peak_bytes")),
+def title(benchmark: Benchmark) -> str:
+    """Return the configuration in words."""
+    threads = "1 thread" if benchmark.threads == 1 else f"{benchmark.threads} threads"
+    return f"{benchmark.runtime}, {threads}, {benchmark.width} × {benchmark.height}"
+
+
+def doubts(couples: Sequence[Couple]) -> list[str]:
+    """Return why a reader should not trust the durations, if there is a reason."""
+    every = [benchmark for couple in couples for benchmark in couple if benchmark is not None]
+    busy = [b for b in every if b.load_average is not None and b.load_average > b.machine.cores]
+    found = []
+    if busy:
+        found.append(
+            f"The machine was busy with other work during {len(busy)} of {len(every)} benchmarks, "
+            "so their durations are too long."
         )
+    if any(a and b and _where(a) != _where(b) for a, b in couples):
+        found.append(
+            "Before and after were measured on different machines or versions; their durations "
+            "cannot be compared."
+        )
+    return found
+
+
+def _place(benchmark: Benchmark) -> tuple[str, int, int, int]:
+    return benchmark.runtime, benchmark.height, benchmark.width, benchmark.threads
+
+
+def _where(benchmark: Benchmark) -> tuple[str, int, tuple[tuple[str, str], ...]]:
+    machine = benchmark.machine
+    return machine.processor, machine.cores, tuple(sorted(machine.versions.items()))
