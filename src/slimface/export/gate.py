@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 
 from slimface.deploy.pipeline import Picture, Pipeline
 from slimface.errors import ParityError, UsageError
-from slimface.export.parity import ParityReport, Precision, Tolerance, parity
+from slimface.export.parity import TOLERANCES, ParityReport, Tolerance, parity
 from slimface.export.pictures import sample_pictures
 from slimface.loading import load
 from slimface.model.detector import Detector
@@ -23,7 +23,7 @@ class Format(Protocol):
     """A file format, with its options. One module of this room each."""
 
     suffix: ClassVar[str]
-    precision: ClassVar[Precision]
+    precision: ClassVar[str]
 
     def write(
         self, detector: Detector, path: Path, *, provenance: Mapping[str, Any] | None = None
@@ -73,7 +73,7 @@ def export(
             load(beside),
             sample_pictures() if pictures is None else pictures,
             score=score,
-            tolerance=tolerance or Tolerance.of(form.precision),
+            tolerance=tolerance or TOLERANCES[form.precision],
             names=(detector.spec.name, path.name),
         )
         check(report)

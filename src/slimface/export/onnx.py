@@ -29,7 +29,6 @@ from slimface.deploy.runtimes import (
     SPEC_KEY,
 )
 from slimface.errors import MissingError, ParityError
-from slimface.export.parity import Precision
 from slimface.model.detector import Detector
 from slimface.model.profile import profile
 
@@ -65,7 +64,7 @@ class Onnx(Value):
     exporter: Literal["torchscript", "dynamo"] = "torchscript"
 
     suffix: ClassVar[str] = ".onnx"
-    precision: ClassVar[Precision] = "float32"
+    precision: ClassVar[str] = "float32"
 
     def write(
         self, detector: Detector, path: Path, *, provenance: Mapping[str, Any] | None = None

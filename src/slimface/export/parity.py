@@ -36,8 +36,6 @@ MARGIN = 0.1
 SHOWN = 5
 """So many of the pictures that differ are named in a report."""
 
-Precision = Literal["float32", "float16", "int8"]
-
 
 class Tolerance(Value):
     """How far two predictors may differ."""
@@ -51,14 +49,13 @@ class Tolerance(Value):
     score_drift: Fraction = 0.005
     """Largest difference in score between matched faces."""
 
-    @classmethod
-    def of(cls, precision: Precision) -> "Tolerance":
-        """Return what numbers of this precision can be held to."""
-        return {
-            "float32": cls(),
-            "float16": cls(iou=0.95, matched=0.99, score_drift=0.03),
-            "int8": cls(iou=0.8, matched=0.9, score_drift=0.3),
-        }[precision]
+
+TOLERANCES = {
+    "float32": Tolerance(),
+    "float16": Tolerance(iou=0.95, matched=0.99, score_drift=0.03),
+    "int8": Tolerance(iou=0.8, matched=0.9, score_drift=0.3),
+}
+"""What numbers of each precision can be held to."""
 
 
 class PictureParity(Value):

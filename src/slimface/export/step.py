@@ -1,69 +1,51 @@
-"""Export: the step that leaves a file beside the model."""
+"""Export: the step that writes the file a device runs, and checks it."""
 
-import logging
+import hashlib
+from itertools import islice
 from typing import Literal
 
 from pydantic import Field
 
-from slimface.core.record import Fraction
 from slimface.core.value import Value
+from slimface.deploy.media import read_picture
 from slimface.export.gate import export
 from slimface.export.onnx import Onnx
-from slimface.export.parity import Tolerance
-from slimface.export.pictures import annotated_pictures, sample_pictures
-from slimface.model.checkpoint import fingerprint
+from slimface.export.pictures import sample_pictures
 from slimface.model.detector import Detector
 from slimface.step import Context
 
-log = logging.getLogger(__name__)
-
 
 class Export(Value):
-    """Write the model to a file that must find the same faces; the model goes on as it is."""
+    """Write the model to a file, compare it on decoded boxes of real pictures, and keep it."""
 
     kind: Literal["export"] = "export"
     format: Onnx = Onnx()
-    """The format, with its options."""
-
-    name: str = Field(default="model", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Name of the file, without suffix."""
+    file: str = Field(default="model.onnx", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.onnx$")
+    """Name of the file in the run folder."""
 
     pictures: int = Field(default=20, gt=0)
-    """So many of the validation pictures are compared; drawn scenes where there are none."""
-
-    score: Fraction = 0.3
-    """Faces below this score are not compared."""
-
-    tolerance: Tolerance | None = None
-    """How far the file may differ; what its precision can be held to if not given."""
+    """So many validation pictures decide whether the file agrees with the model."""
 
     def __call__(self, detector: Detector, context: Context) -> Detector:
-        """Write the file into the context's folder and return the detector.
+        """Write the file and return the detector as it came.
 
         Raises:
-            ParityError: The file finds other faces; nothing was kept.
+            ParityError: The file finds other faces than the model, and was removed.
         """
-        path = context.folder / f"{self.name}{self.format.suffix}"
         if context.source is None:
             pictures = sample_pictures(self.pictures)
         else:
-            pictures = annotated_pictures(context.source.pictures("val"), limit=self.pictures)
-        report = export(
-            detector,
-            path,
-            self.format,
-            pictures=context.track(pictures, f"checking {path.name}", total=self.pictures),
-            score=self.score,
-            tolerance=self.tolerance,
-            provenance={"model_fingerprint": fingerprint(detector), "seed": context.seed},
-        )
-        context.record(
-            "export",
-            {
-                "file": path.name,
-                "format": self.format.kind,
-                "bytes": path.stat().st_size,
-                "parity": report.model_dump(mode="json"),
-            },
-        )
+            seen = islice(context.source.pictures("val"), self.pictures)
+            pictures = ((one.name, read_picture(one.path)) for one in seen)
+        path = context.folder / self.file
+        report = export(detector, path, self.format, pictures=pictures)
+        content = path.read_bytes()
+        record = {
+            "file": self.file,
+            "format": self.format.kind,
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "parity": report.model_dump(mode="json"),
+        }
+        context.record("export", record)
         return detector

@@ -1,0 +1,115 @@
+"""``slimface export``: a file for devices, kept only if it finds the same faces."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from slimface.cli.console import diary, print_json, track
+from slimface.cli.size import read_size
+from slimface.errors import UsageError
+
+if TYPE_CHECKING:
+    from slimface.model.detector import Detector
+
+PICTURES = 50
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Name of the zoo, or a checkpoint.")],
+    form: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
+    out: Annotated[
+        Path | None, typer.Option(help="The file.  [default: the model's name, here]")
+    ] = None,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Put scores and boxes out, not logits and offsets.")
+    ] = False,
+    fixed: Annotated[
+        bool, typer.Option("--fixed", help="Accept one picture of --size only.")
+    ] = False,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT to trace and check with.")] = "640x480",
+    opset: Annotated[int, typer.Option(help="Version of the operator set.")] = 18,
+    exporter: Annotated[str, typer.Option(help="Which of torch's: torchscript, dynamo.")] = (
+        "torchscript"
+    ),
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help=f"Compare on {PICTURES} of this folder's pictures.  [default: drawn]"),
+    ] = None,
+    score: Annotated[
+        float, typer.Option(min=0, max=1, help="Faces below this score are not compared.")
+    ] = 0.3,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Least share of faces to match.  [default: 0.995]"),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")] = False,
+) -> None:
+    """Write MODEL to a file for devices, and keep it only if it finds the same faces."""
+    height, width = read_size(size)
+    from slimface.export.formats import format_named
+    from slimface.export.gate import export as export_file
+    from slimface.export.parity import TOLERANCES
+    from slimface.export.pictures import read_pictures, sample_pictures
+
+    kind = format_named(form)
+    options = {
+        "decode": decode,
+        "opset": opset,
+        "dynamic": not fixed,
+        "height": height,
+        "width": width,
+        "exporter": exporter,
+    }
+    writer = kind.parse(options, where="slimface export")
+    limits = TOLERANCES[kind.precision]
+    if tolerance is not None:
+        limits = limits.model_copy(update={"matched": tolerance})
+    detector, provenance = _open(model)
+    path = out or Path(Path(model).stem + kind.suffix)
+    seen = read_pictures(pictures, limit=PICTURES) if pictures else sample_pictures()
+    report = export_file(
+        detector,
+        path,
+        writer,
+        pictures=track(seen, f"checking {path.name}"),
+        score=score,
+        tolerance=limits,
+        provenance=provenance,
+    )
+    if json:
+        parity = report.model_dump(mode="json")
+        size_bytes = path.stat().st_size
+        print_json({"file": str(path), "format": form, "bytes": size_bytes, "parity": parity})
+        return
+    diary.print(f"{report.explain()}.", markup=False)
+    diary.print(f"File: {path} ({path.stat().st_size:,} bytes)", markup=False)
+
+
+def _open(model: str) -> tuple["Detector", dict[str, Any]]:
+    """Return a model that can still be traced, and where it comes from."""
+    from slimface.loading import load
+    from slimface.model.checkpoint import load_checkpoint
+
+    path = Path(model)
+    if path.suffix == ".safetensors":
+        checkpoint = load_checkpoint(path)
+        detector = checkpoint.detector
+        provenance = checkpoint.provenance.model_dump(mode="json", exclude_none=True)
+    else:
+        pipeline = load(model)
+        if not hasattr(pipeline.network, "detector"):
+            raise UsageError(
+                f"{path} is exported already.\n"
+                "Name the checkpoint it was exported from, or a model of the zoo."
+            )
+        detector = pipeline.network.detector
+        provenance = _published(model)
+    return detector, {"model": path.stem, **provenance}
+
+
+def _published(name: str) -> dict[str, Any]:
+    from slimface.model import zoo
+
+    known = zoo.entry(name)
+    return {"origin": known.origin, "licence": known.licence}

@@ -1,0 +1,89 @@
+"""``slimface parity``: do two models find the same faces?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slimface.cli.console import print_json, print_table, track
+from slimface.errors import UsageError
+
+if TYPE_CHECKING:
+    from slimface.export.parity import ParityReport
+
+
+def parity(
+    reference: Annotated[str, typer.Argument(help="The side that is right: name or file.")],
+    candidate: Annotated[str, typer.Argument(help="The side that is checked: name or file.")],
+    pictures: Annotated[
+        Path | None, typer.Argument(help="Folder with pictures of faces.  [default: drawn]")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Compare on so many pictures.  [default: all]")
+    ] = None,
+    score: Annotated[
+        float, typer.Option(min=0, max=1, help="Faces below this score are not compared.")
+    ] = 0.3,
+    precision: Annotated[
+        str, typer.Option(help="What to expect of the numbers: float32, float16, int8.")
+    ] = "float32",
+    iou: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Boxes that overlap less are not the same.")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Least share of faces to match.")
+    ] = None,
+    score_drift: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Largest difference in score.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")] = False,
+) -> None:
+    """Compare the faces that two models or files find; exit code 1 if they differ."""
+    from slimface.export.gate import check
+    from slimface.export.parity import TOLERANCES
+    from slimface.export.parity import parity as compare
+    from slimface.export.pictures import read_pictures, sample_pictures
+    from slimface.loading import load
+
+    if precision not in TOLERANCES:
+        raise UsageError(f"--precision is '{precision}'.\nChoose {', '.join(TOLERANCES)}.")
+    asked = {"iou": iou, "matched": tolerance, "score_drift": score_drift}
+    limits = TOLERANCES[precision].model_copy(
+        update={name: value for name, value in asked.items() if value is not None}
+    )
+    seen = read_pictures(pictures, limit=limit) if pictures else sample_pictures()
+    report = compare(
+        load(reference),
+        load(candidate),
+        track(seen, "comparing", total=limit),
+        score=score,
+        tolerance=limits,
+        names=(reference, candidate),
+    )
+    if json:
+        verdict = {"agrees": report.agrees, "matched_share": report.matched_share}
+        print_json({**report.model_dump(mode="json"), **verdict})
+    else:
+        show(report)
+    check(report)
+
+
+def show(report: "ParityReport") -> None:
+    """Print a report as a table."""
+    allowed = report.tolerance
+    print_table(
+        f"{report.candidate} against {report.reference}",
+        ["", "found", "allowed"],
+        [
+            ["pictures", report.pictures, ""],
+            [f"faces of score {report.score:g} and more", report.faces, ""],
+            ["matched", report.matched, ""],
+            ["missed", report.missed, ""],
+            ["extra", report.extra, ""],
+            ["share that agrees", f"{report.matched_share:.2%}", f"{allowed.matched:.2%}"],
+            ["smallest overlap", f"{report.smallest_iou:.4f}", f"{allowed.iou:g}"],
+            ["largest difference in score", f"{report.largest_score_drift:.1e}",
+             f"{allowed.score_drift:g}"],
+            ["mean difference in score", f"{report.mean_score_drift:.1e}", ""],
+        ],
+    )  # fmt: skip
