@@ -3,13 +3,8 @@
 Tests, the demo and tutorials need no download: a scene is a function of a seed and a number.
 """
 
-import importlib.util
-import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -19,13 +14,12 @@ from pydantic import Field, model_validator
 from slimface.core.faces import Faces, Floats
 from slimface.core.value import Value
 from slimface.data.drawn_backdrop import backdrop, clutter, finish, palette
-from slimface.data.drawn_face import Pose, draw_head, draw_shoulders
+from slimface.data.drawn_face import Pose, draw_body, draw_head
+from slimface.data.drawn_portraits import portraits
 from slimface.data.pictures import Annotated, PictureSet
 from slimface.data.widerface import write_widerface
 from slimface.deploy.pipeline import Picture
 from slimface.errors import DataError
-
-log = logging.getLogger(__name__)
 
 _TRIES = 30
 _COVERED = 0.15
@@ -95,14 +89,14 @@ def draw(spec: Drawn, index: int) -> tuple[Picture, Faces]:
     # Far people first: those before them may cover a little of them.
     for pose in reversed(poses):
         cloth = colours[rng.integers(len(colours))] * rng.uniform(0.5, 1.15)
-        draw_shoulders(picture, pose, rng, cloth)
-        photo = _portraits()[rng.integers(2)] if rng.random() < spec.portrait_share else None
+        draw_body(picture, pose, rng, cloth)
+        photo = portraits()[rng.integers(4)] if rng.random() < spec.portrait_share else None
         if photo is None:
             draw_head(picture, pose, rng)
             boxes.append(pose.box())
             landmarks.append(pose.landmarks())
         else:
-            box, points = photo.paste(picture, pose)
+            box, points = photo.paste(picture, pose.x, pose.y, pose.height_px)
             boxes.append(box)
             landmarks.append(points)
         if rng.random() < 0.1:
@@ -167,84 +161,6 @@ def _cover(
         picture, [np.rint(corners).astype(np.int32)], [float(c) for c in np.clip(colour, 0, 255)],
         cv2.LINE_AA,
     )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Portrait:
-    """A photograph of a face, and where the face is on it."""
-
-    picture: Picture
-    box: Floats
-    landmarks: Floats
-
-    def paste(self, picture: Picture, pose: Pose) -> tuple[Floats, Floats]:
-        """Put the head at a pose, upright, with a soft oval edge; return box and landmarks."""
-        centre = (self.box[:2] + self.box[2:]) / 2
-        scale = pose.height_px / float(self.box[3] - self.box[1])
-        shift = np.array([pose.x, pose.y]) - centre * scale
-        # Whole pixels: the truth is then exact. The photograph is scaled to meet them.
-        box = np.rint(self.box * scale + np.tile(shift, 2)).astype(np.float32)
-        factor = (box[2:] - box[:2]) / (self.box[2:] - self.box[:2])
-        offset = box[:2] - self.box[:2] * factor
-        reach = (self.box[2:] - self.box[:2]) * (0.8, 0.82)
-        low = np.maximum(np.floor((centre - reach) * factor + offset), 0).astype(int)
-        high = np.ceil((centre + reach) * factor + offset).astype(int)
-        high = np.minimum(high, (picture.shape[1], picture.shape[0]))
-        width, height = (int(side) for side in high - low)
-        matrix = np.array([[factor[0], 0, offset[0] - low[0]], [0, factor[1], offset[1] - low[1]]])
-        shown = _shrunk(self.picture, matrix, width, height)
-        x = (np.arange(width) + 0.5 + low[0] - offset[0]) / factor[0] - centre[0]
-        y = (np.arange(height) + 0.5 + low[1] - offset[1]) / factor[1] - centre[1]
-        radius = np.sqrt((x[None, :] / reach[0]) ** 2 + (y[:, None] / reach[1]) ** 2)
-        weight = np.clip((1 - radius) * 8, 0, 1)[..., None].astype(np.float32)
-        region = picture[low[1] : high[1], low[0] : high[0]]
-        np.copyto(region, (region + weight * (shown - region.astype(np.float32))).astype(np.uint8))
-        return box, (self.landmarks * factor + offset).astype(np.float32)
-
-
-def _shrunk(
-    picture: Picture, matrix: npt.NDArray[np.float64], width: int, height: int
-) -> npt.NDArray[np.float32]:
-    """Warp with every source pixel counted: halve the picture until hardly any are skipped."""
-    matrix = matrix.copy()
-    # Between pixel centres, which are half a pixel inside the corners that boxes count from.
-    while matrix[0, 0] < 0.6:
-        picture = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-        matrix[:, :2] *= 2
-    matrix[:, 2] += 0.5 * np.diag(matrix[:, :2]) - 0.5
-    warped = cv2.warpAffine(
-        picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    return np.asarray(warped, dtype=np.float32)
-
-
-_PORTRAITS = (
-    ("skimage", "data/astronaut.png", (178, 65, 269, 176),
-     ((203, 101), (246, 103), (224, 127), (205, 141), (243, 141))),
-    ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg", (177, 123, 355, 335),
-     ((221, 188), (307, 187), (267, 245), (228, 282), (308, 278))),
-)  # fmt: skip
-
-
-@lru_cache(maxsize=1)
-def _portraits() -> list[_Portrait | None]:
-    """The two photographs, None for those whose package is not installed."""
-    found: list[_Portrait | None] = []
-    for package, path, box, landmarks in _PORTRAITS:
-        spec = importlib.util.find_spec(package)
-        folders = spec.submodule_search_locations if spec else None
-        picture = (
-            cv2.imread(str(Path(folders[0]) / path), cv2.IMREAD_COLOR_RGB) if folders else None
-        )
-        if picture is None:
-            log.info("%s is not installed: its portrait is replaced by drawn faces", package)
-            found.append(None)
-        else:
-            points = np.array(landmarks, dtype=np.float32)
-            found.append(
-                _Portrait(picture.astype(np.uint8), np.array(box, dtype=np.float32), points)
-            )
-    return found
 
 
 def write_drawn(

@@ -39,7 +39,8 @@ def backdrop(
         share = np.clip((share - edge) * rng.uniform(3, 80) + 0.5, 0, 1)
     shade = share + 0.35 * clouds(rng, height, width)
     first, second = colours[:2].astype(np.float32)
-    picture = np.clip(first + shade[..., None] * (second - first), 0, 255).astype(np.uint8)
+    ramp = np.stack([second - first, first], axis=1)
+    picture = _bytes(cv2.transform(np.clip(shade, 0, 1)[..., None], ramp))
     kind = rng.choice(["plain", "bricks", "windows", "foliage", "bokeh", "stripes", "grain"])
     if kind == "bricks":
         _bricks(picture, rng, colours)
@@ -50,14 +51,19 @@ def backdrop(
     elif kind == "stripes":
         _stripes(picture, rng, colours)
     elif kind == "grain":
-        fine = rng.integers(-24, 24, (height // 2 + 1, width // 2 + 1, 1)).astype(np.float32)
+        fine = rng.integers(0, 48, (height // 2 + 1, width // 2 + 1), dtype=np.uint8)
         fine = cv2.resize(fine, (width, height), interpolation=cv2.INTER_LINEAR)
-        picture = np.clip(picture + fine[..., None], 0, 255).astype(np.uint8)
-    return picture
+        picture = cv2.addWeighted(picture, 1, cv2.merge([fine] * 3), 1, -24)
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def _bytes(field: npt.ArrayLike) -> Picture:
+    """Round to 8 bits; what is out of range stops at the end of it."""
+    return np.asarray(cv2.addWeighted(field, 1, field, 0, 0, dtype=cv2.CV_8U), dtype=np.uint8)
 
 
 def _rgb(colour: npt.NDArray[np.float64]) -> list[float]:
-    return [float(c) for c in np.clip(colour, 0, 255)]
+    return [min(max(channel, 0.0), 255.0) for channel in colour.tolist()]
 
 
 def _bricks(picture: Picture, rng: np.random.Generator, colours: npt.NDArray[np.float64]) -> None:
@@ -208,32 +214,34 @@ def _socket(
 _THINGS = (_board, _board, _ball, _ball, _leaf, _pole, _wheel, _socket)
 
 
-@lru_cache(maxsize=1)
-def _noise_tile() -> npt.NDArray[np.int8]:
+@lru_cache(maxsize=4)
+def _noise(height: int, width: int) -> npt.NDArray[np.float32]:
     """White noise, made once: fresh noise for every scene would cost more than the scene."""
     rng = np.random.default_rng(0)
-    return np.clip(rng.normal(0, 32, (512, 512, 3)), -127, 127).astype(np.int8)
+    return rng.standard_normal((height + _NOISE_SHIFTS, width + _NOISE_SHIFTS, 3), np.float32)
+
+
+_NOISE_SHIFTS = 64
 
 
 def finish(picture: Picture, rng: np.random.Generator) -> Picture:
-    """Light the whole scene, put it a little out of focus, and add the noise of a sensor."""
+    """Put the scene a little out of focus, light it, and add the noise of a sensor."""
     height, width = picture.shape[:2]
-    angle, tilt = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.3)
-    x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
-    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
-    light = np.float32(rng.uniform(0.75, 1.12)) + np.float32(tilt * np.cos(angle)) * x
-    light = light + np.float32(tilt * np.sin(angle)) * y
-    light = light - np.float32(rng.uniform(0, 0.14)) * (x * x + y * y)
-    warmth = rng.uniform(-0.07, 0.07)
-    colour = np.array([1 + warmth, 1, 1 - warmth], dtype=np.float32)
     blur = rng.uniform(0.3, 1.1) if rng.random() < 0.3 else 0
     sigma = rng.uniform(0, 7) if rng.random() < 0.7 else 0
-    corner = rng.integers(0, 512, 2)
-    lit = picture * (light[..., None] * colour)
+    angle, tilt = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.3)
+    level, fall = rng.uniform(0.75, 1.12), rng.uniform(0, 0.14)
+    warmth = rng.uniform(-0.07, 0.07)
+    row, column = rng.integers(0, _NOISE_SHIFTS, 2)
+    x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    slope_x, slope_y = np.float32(tilt * np.cos(angle)), np.float32(tilt * np.sin(angle))
+    light = (np.float32(level) + slope_x * x - np.float32(fall) * x * x) + (
+        slope_y * y - np.float32(fall) * y * y
+    )
     if blur:
-        lit = cv2.GaussianBlur(lit, (0, 0), blur)
-    if sigma:
-        rows = (np.arange(height) + corner[0]) % 512
-        columns = (np.arange(width) + corner[1]) % 512
-        lit += _noise_tile()[rows][:, columns] * np.float32(sigma / 32)
-    return np.clip(lit, 0, 255, out=lit).astype(np.uint8)
+        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), blur), dtype=np.uint8)
+    gain = cv2.merge([light * np.float32(1 + warmth), light, light * np.float32(1 - warmth)])
+    lit = cv2.multiply(picture, gain, dtype=cv2.CV_32F)
+    noise = _noise(height, width)[row : row + height, column : column + width]
+    return np.asarray(cv2.addWeighted(lit, 1, noise, sigma, 0, dtype=cv2.CV_8U), dtype=np.uint8)
