@@ -310,8 +310,10 @@ def _expect_safetensors(path: Path) -> None:
     if not path.is_file():
         raise MissingError(f"There is no checkpoint {path}.\nCheck the path.")
     with path.open("rb") as file:
-        start = file.read(4)
-    if start[:2] == b"PK" or start[:1] == b"\x80":
+        start = file.read(9)
+    # A safetensors file starts with the header's length in eight bytes, which may look like
+    # anything, and then its JSON.
+    if start[8:] != b"{" and (start[:2] == b"PK" or start[:1] == b"\x80"):
         raise CheckpointError(
             f"{path} is a pickled PyTorch file, which can run code when loaded and has no spec.\n"
             "Say whose weights it holds: slimface.model.zoo.import_weights(path, like='eresfd') "

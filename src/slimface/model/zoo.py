@@ -31,6 +31,11 @@ def entries() -> tuple[Entry, ...]:
     return ENTRIES
 
 
+def names() -> list[str]:
+    """Return the names of all published models, default first."""
+    return [known.name for known in ENTRIES]
+
+
 def entry(name: str) -> Entry:
     """Return the published model of this name.
 
@@ -40,11 +45,10 @@ def entry(name: str) -> Entry:
     for known in ENTRIES:
         if known.name == name:
             return known
-    names = [known.name for known in ENTRIES]
-    near = difflib.get_close_matches(name, names, n=1)
+    near = difflib.get_close_matches(name, names(), n=1)
     hint = f"Did you mean {near[0]}? " if near else ""
     raise UsageError(
-        f"No published model is called {name!r}.\n{hint}Known: {', '.join(names)} (slimface zoo)."
+        f"No published model is called {name!r}.\n{hint}Known: {', '.join(names())} (slimface zoo)."
     )
 
 

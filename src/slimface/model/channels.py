@@ -1,0 +1,310 @@
+"""Channels: which channels of a detector must be cut together.
+
+A channel of a feature map is written by one or more layers (all that are added into a residual
+stream), passes norms, activations and depthwise convolutions, and is read by others, perhaps at
+another place (after a concatenation). Cutting it means cutting all of these. Torch-Pruning follows
+the graph (Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023, arXiv:2301.12900);
+nothing else in slimface knows of it.
+"""
+
+import copy
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from slimface.errors import TraceError
+from slimface.model.detector import Detector
+from slimface.model.widths import is_depthwise, is_resizable
+
+Indices = npt.NDArray[np.intp]
+Side = Literal["out", "in"]
+
+PICTURE = "picture"
+"""Name of the group of the three colours."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    """A layer in which the channels of a group have a place."""
+
+    module: str
+    """Name in ``named_modules()``."""
+
+    side: Side
+    """``out``: it writes the channels, or passes them on one by one (norms, depthwise
+    convolutions). ``in``: it reads them and mixes them into others."""
+
+    positions: Indices
+    """Shape ``(size, k)``: where each channel of the group stands on that side. ``k`` exceeds 1
+    where it stands several times, as in front of a linear layer that reads a flattened map."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChannelGroup:
+    """Channels that can be cut one by one, but each only in all members at once."""
+
+    name: str
+    """The first layer that writes them."""
+
+    size: int
+    members: tuple[Member, ...]
+    prunable: bool = True
+    reason: str = ""
+    """Why it cannot be cut; empty if it can."""
+
+
+def channel_groups(detector: Detector) -> tuple[ChannelGroup, ...]:
+    """Return all channel groups in the order of the layers, those that cannot be cut among them.
+
+    Every channel of every layer that runs belongs to exactly one group on each of its sides.
+
+    Raises:
+        TraceError: The channels of an operation cannot be followed.
+    """
+    _check_parameters(detector)
+    traced = _Traced(detector)
+    try:
+        graph = _followed(traced, detector.trace_size)
+        found = list(_walked(traced, graph))
+    except _FAILURES as error:
+        raise TraceError(
+            f"The channels of {detector.spec.name} cannot be followed: "
+            f"{type(error).__name__}: {error}.\n"
+            "Channel shuffles and indexing by channel are not understood; write the operation "
+            "with convolutions, sums and concatenations, or leave the model unpruned."
+        ) from error
+    _check_complete(traced, found)
+    named: dict[str, int] = defaultdict(int)
+    groups = []
+    for members in found:
+        name = next(m.module for m in members if m.side == "out" and _is_writer(traced, m))
+        named[name] += 1
+        if named[name] > 1:
+            name = f"{name}#{named[name]}"
+        group = ChannelGroup(name, len(members[0].positions), members)
+        reason = _obstacle(traced, group, detector)
+        groups.append(replace(group, prunable=not reason, reason=reason))
+    return tuple(groups)
+
+
+# What Torch-Pruning raises where an operation is beyond it.
+_FAILURES = (ArithmeticError, LookupError, ValueError, TypeError, AttributeError, RuntimeError)
+
+_Members = tuple[Member, ...]
+
+
+class _Traced(nn.Module):
+    """A copy of a detector behind an imaginary layer that writes the picture's channels."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.picture = nn.Conv2d(3, 3, 1, bias=False)
+        self.detector = copy.deepcopy(detector).cpu().float().eval()
+        for name, parameter in self.detector.named_parameters():
+            parameter.requires_grad_(name not in detector.constant_names)
+        self.names = {module: name for name, module in self.detector.named_modules() if name}
+        self.names[self.picture] = PICTURE
+        self.ran: set[str] = set()
+        """Layers that ran."""
+        self.used: set[str] = {PICTURE}
+        """Layers that some prediction depends on."""
+
+    def layer(self, name: str) -> nn.Module:
+        """Return a layer by its name in the detector."""
+        return self.picture if name == PICTURE else self.detector.get_submodule(name)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the prediction maps, then the outputs of all modules, last first.
+
+        A layer whose output nobody uses still runs, so the trace must know that it has to shrink
+        with its input.
+        """
+        outputs: list[tuple[str, Any, Tensor]] = []
+
+        def keep(module: nn.Module, _inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.grad_fn is not None:
+                outputs.append((self.names[module], output.grad_fn, output))
+
+        hooks = [module.register_forward_hook(keep) for module in self.names]
+        try:
+            maps = self.detector.maps(self.picture(images))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        used = _ancestors(maps)
+        self.ran.update(name for name, _, _ in outputs)
+        self.used.update(name for name, made_by, _ in outputs if made_by in used)
+        return (*maps, *(output for _, _, output in reversed(outputs)))
+
+
+def _ancestors(outputs: Iterable[Tensor]) -> set[Any]:
+    """All steps of the calculation that led to these tensors."""
+    seen: set[Any] = set()
+    waiting = [output.grad_fn for output in outputs]
+    while waiting:
+        step = waiting.pop()
+        if step is not None and step not in seen:
+            seen.add(step)
+            waiting.extend(previous for previous, _ in step.next_functions)
+    return seen
+
+
+def _followed(traced: _Traced, size: tuple[int, int]) -> Any:
+    import torch_pruning
+
+    graph = torch_pruning.DependencyGraph()
+    # Every argument is given: some defaults are shared between calls, and grow.
+    with torch.enable_grad():
+        graph.build_dependency(
+            traced,
+            example_inputs=torch.zeros(1, 3, *size),
+            forward_fn=lambda model, images: model(images),
+            output_transform=None,
+            unwrapped_parameters=[],
+            customized_pruners={},
+            ignored_layers=[],
+            ignored_params=[],
+            verbose=False,
+        )
+    return graph
+
+
+def _walked(traced: _Traced, graph: Any) -> Iterator[_Members]:
+    """Start from every written channel that no earlier group has."""
+    taken: dict[str, set[int]] = defaultdict(set)
+    for module, name in sorted(traced.names.items(), key=lambda item: item[1] != PICTURE):
+        if module not in graph.module2node or not _is_root(module):
+            continue
+        free = [i for i in range(module.weight.shape[0]) if i not in taken[name]]
+        if not free:
+            continue
+        places = _places(traced, graph, module, free)
+        for (other, side), by_channel in places.items():
+            if side == "out":
+                taken[other].update(i for where in by_channel.values() for i in where)
+        yield from _uniform(places, free)
+
+
+def _places(
+    traced: _Traced, graph: Any, module: nn.Module, channels: list[int]
+) -> dict[tuple[str, Side], dict[int, list[int]]]:
+    """Layer and side -> channel of ``module`` -> its positions there."""
+    write = graph.get_pruner_of_module(module).prune_out_channels
+    places: dict[tuple[str, Side], dict[int, list[int]]] = {}
+    for item in graph.get_pruning_group(module, write, channels).items:
+        layer = item.dep.target.module
+        if not isinstance(layer, nn.Module) or layer not in traced.names:
+            continue
+        if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
+            continue
+        writes = graph.is_out_channel_pruning_fn(item.dep.handler) or _passes_on(layer)
+        by_channel = places.setdefault((traced.names[layer], "out" if writes else "in"), {})
+        for channel, position in zip(item.root_idxs, item.idxs, strict=True):
+            if position not in by_channel.setdefault(channel, []):
+                by_channel[channel].append(position)
+    return places
+
+
+def _uniform(
+    places: Mapping[tuple[str, Side], Mapping[int, list[int]]], channels: list[int]
+) -> Iterator[_Members]:
+    """Split channels that go to different layers, so that each member has a place for each."""
+    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for channel in channels:
+        route = tuple(len(by_channel.get(channel, ())) for by_channel in places.values())
+        alike[route].append(channel)
+    for route, together in alike.items():
+        yield tuple(
+            Member(name, side, np.array([by_channel[c] for c in together], dtype=np.intp))
+            for ((name, side), by_channel), count in zip(places.items(), route, strict=True)
+            if count
+        )
+
+
+def _is_root(layer: nn.Module) -> bool:
+    return isinstance(layer, _ConvNd | nn.Linear) and not is_depthwise(layer)
+
+
+def _passes_on(layer: nn.Module) -> bool:
+    return is_depthwise(layer) or not isinstance(layer, _ConvNd | nn.Linear)
+
+
+def _is_writer(traced: _Traced, member: Member) -> bool:
+    return _is_root(traced.layer(member.module))
+
+
+def _obstacle(traced: _Traced, group: ChannelGroup, detector: Detector) -> str:
+    """Why a group cannot be cut, in words for people; empty if it can."""
+    for member in group.members:
+        name, layer = member.module, traced.layer(member.module)
+        if name == PICTURE:
+            return "these are the colours of the picture"
+        if name in detector.head_names and member.side == "out":
+            return f"each output of {name} has a meaning"
+        if not is_resizable(layer):
+            return f"{name} is a {type(layer).__name__}, which cannot be given other widths"
+        if isinstance(layer, _ConvNd) and layer.groups > 1 and not is_depthwise(layer):
+            return f"{name} is a convolution in {layer.groups} groups of fixed width"
+    unused = [m.module for m in group.members if m.side == "out" and m.module not in traced.used]
+    if unused:
+        return f"no prediction depends on {unused[0]}"
+    if group.size == 1:
+        return "it is a single channel"
+    return ""
+
+
+def _check_parameters(detector: Detector) -> None:
+    """Refuse parameters of which nobody knows whether they have an entry for each channel."""
+    for prefix, module in detector.named_modules():
+        if _is_known(module):
+            continue
+        for name, _ in module.named_parameters(recurse=False):
+            full = f"{prefix}.{name}" if prefix else name
+            if full not in detector.constant_names:
+                raise TraceError(
+                    f"{full} belongs to no layer whose channels are understood.\n"
+                    f"If it has no entry for each channel, add it to "
+                    f"{type(detector).__name__}.constant_names."
+                )
+
+
+def _is_known(module: nn.Module) -> bool:
+    return is_resizable(module) or type(module).__module__.startswith("torch.nn.modules.")
+
+
+def _check_complete(traced: _Traced, found: Iterable[_Members]) -> None:
+    """Every channel of every layer that ran is in one group on each side, or the trace is wrong."""
+    seen: dict[tuple[str, Side], list[int]] = defaultdict(list)
+    for members in found:
+        for member in members:
+            seen[member.module, member.side].extend(member.positions.flatten().tolist())
+    for name in sorted(traced.ran - {PICTURE}):
+        layer = traced.layer(name)
+        for side, width in _widths(layer).items():
+            if sorted(seen[name, side]) != list(range(width)):
+                raise TraceError(
+                    f"{len(set(seen[name, side]))} of {width} channels at the "
+                    f"{'output' if side == 'out' else 'input'} of {name} could be followed, some "
+                    "perhaps twice.\nIt is reached by an operation on channels that is not "
+                    "understood; write that with convolutions, sums and concatenations."
+                )
+
+
+def _widths(layer: nn.Module) -> dict[Side, int]:
+    """Channels at each side of a layer that has to be in a group there."""
+    if not is_resizable(layer) or not isinstance(layer.weight, Tensor):
+        return {}
+    if isinstance(layer, nn.PReLU):
+        return {"out": layer.num_parameters} if layer.num_parameters > 1 else {}
+    if _passes_on(layer):
+        return {"out": len(layer.weight)}
+    if isinstance(layer, _ConvNd) and layer.groups > 1:
+        return {"out": layer.out_channels}
+    return {"out": layer.weight.shape[0], "in": layer.weight.shape[1]}
