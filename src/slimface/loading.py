@@ -1,6 +1,7 @@
 """Open any model: a name of the zoo, a checkpoint, or an exported file."""
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 
 from slimface.deploy.pipeline import Pipeline
@@ -11,7 +12,17 @@ PICKLES = frozenset({".pth", ".pt", ".pkl", ".pickle", ".bin", ".ckpt", ".tar"})
 CHECKPOINT = ".safetensors"
 
 
-def load(source: str | Path, *, threads: int | None = None, device: str = "cpu") -> Pipeline:
+Progress = Callable[[int, int], None]
+"""Called with the bytes that have arrived and all that will."""
+
+
+def load(
+    source: str | Path,
+    *,
+    threads: int | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Pipeline:
     """Open a detector, whatever it is stored in.
 
     Args:
@@ -19,6 +30,7 @@ def load(source: str | Path, *, threads: int | None = None, device: str = "cpu")
             checkpoint, or an exported file (``.onnx``). Exported files need no torch.
         threads: Threads to compute with; None leaves it to the runtime.
         device: Where torch computes; exported files run on the processor.
+        progress: Told how a download goes, where weights of the zoo are not here yet.
 
     Raises:
         MissingError: The file or an optional package is not there.
@@ -35,29 +47,34 @@ def load(source: str | Path, *, threads: int | None = None, device: str = "cpu")
             )
         return open_exported(path, threads=threads)
     if suffix == CHECKPOINT:
-        return _load_with_torch(path, threads=threads, device=device)
+        return _load_with_torch(path, threads, device, progress)
     if suffix in PICKLES:
         raise CheckpointError(
             f"{path} is a pickled file; opening it could run any code, and it does not say what "
-            "it is.\nPublished weights are opened by their name in the zoo (slimface zoo lists "
-            f"them); your own are saved as {CHECKPOINT}."
+            "it is.\nPublished weights are opened by their name (slimface zoo lists them). "
+            f"Others: slimface.model.zoo.import_weights reads tensors alone; save them as "
+            f"{CHECKPOINT}."
         )
-    if path.exists() or suffix or path.parent != Path():
+    if path.parent != Path() or (suffix and path.is_file()):
         kinds = ", ".join([CHECKPOINT, *RUNTIMES])
         raise UsageError(
             f"{path} is not a model: models are names of the zoo or files ending in {kinds}.\n"
             "List the names with: slimface zoo"
         )
-    return _load_with_torch(str(source), threads=threads, device=device)
+    return _load_with_torch(str(source), threads, device, progress)
 
 
-def _load_with_torch(source: str | Path, *, threads: int | None, device: str) -> Pipeline:
+def _load_with_torch(
+    source: str | Path, threads: int | None, device: str, progress: Progress | None
+) -> Pipeline:
     try:
         import torch
 
         from slimface.model import checkpoint, zoo
         from slimface.model.predictor import TorchNetwork
     except ImportError as error:
+        if error.name is None or error.name.startswith("slimface"):
+            raise
         raise MissingError(
             f"opening {source} needs the package {error.name}, which is not installed.\n"
             "Install it with: pip install 'slimface[train]', or use an exported .onnx file, "
@@ -68,7 +85,7 @@ def _load_with_torch(source: str | Path, *, threads: int | None, device: str) ->
         name = source.stem
     else:
         _check_name(source, [known.name for known in zoo.entries()])
-        detector = zoo.load(source)
+        detector = zoo.load(source, progress=progress)
         name = source
     if threads is not None:
         torch.set_num_threads(threads)

@@ -36,7 +36,7 @@ class Frame:
     """A picture to look at, from a file, a video or a camera."""
 
     name: str
-    """Path inside the folder that was asked for; ``clip.mp4#12`` for the frames of a video."""
+    """Path inside the folder that was asked for; ``clip.mp4/000012`` for a frame of a video."""
 
     picture: Picture
     read_ms: float
@@ -256,7 +256,7 @@ def _video_frames(thing: Source, max_pixels: int) -> Iterator[Frame]:
                 break
             picture: Picture = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=frame)
             read_ms = (time.perf_counter() - start) * 1e3
-            yield Frame(f"{thing.name}#{count}", picture, read_ms, video)
+            yield Frame(f"{thing.name}/{count:06d}", picture, read_ms, video)
             count += 1
         _check_end(video, count)
     finally:
