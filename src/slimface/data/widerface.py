@@ -3,6 +3,7 @@
 import logging
 import math
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -270,7 +271,7 @@ def parse_mat(path: Path) -> list[Entry]:
         DataError: It is no MATLAB file, or not one with WIDER FACE's variables.
         MissingError: The file is not there, or scipy is not installed.
     """
-    variables = _load_mat(path)
+    variables = load_mat(path)
     names = ("event_list", "file_list", "face_bbx_list", *_MAT_LABELS)
     try:
         events, files, boxes, *labels = (variables[name] for name in names)
@@ -296,7 +297,13 @@ _MAT_LABELS = tuple(
 )
 
 
-def _load_mat(path: Path) -> dict[str, Any]:
+def load_mat(path: Path, *variables: str) -> dict[str, Any]:
+    """Read variables of a MATLAB file, all of them if none is named.
+
+    Raises:
+        DataError: It is no MATLAB file, or a variable is not in it.
+        MissingError: The file is not there, or scipy is not installed.
+    """
     try:
         from scipy.io import loadmat
         from scipy.io.matlab import MatReadError
@@ -306,14 +313,19 @@ def _load_mat(path: Path) -> dict[str, Any]:
             "Install it with: pip install 'slimface[train]', or use the annotations as text."
         ) from error
     try:
-        variables: dict[str, Any] = loadmat(path)
+        content: dict[str, Any] = loadmat(path, variable_names=variables or None)
     except FileNotFoundError as error:
         raise MissingError(f"{path}: no such file.\nCheck the path.") from error
-    except (MatReadError, ValueError, TypeError, NotImplementedError, OSError) as error:
+    except (
+        MatReadError, ValueError, TypeError, NotImplementedError, OSError, zlib.error,
+    ) as error:  # fmt: skip
         raise DataError(
             f"{path}: not a MATLAB file that can be read ({error}).\nFetch the file again."
         ) from None
-    return variables
+    for name in variables:
+        if name not in content:
+            raise DataError(f"{path}: it has no variable {name!r}.\nFetch the file again.")
+    return content
 
 
 def _mat_entries(events: Any, files: Any, boxes: Any, labels: list[Any]) -> Iterator[Entry]:
