@@ -312,10 +312,10 @@ def load_mat(path: Path, *variables: str) -> dict[str, Any]:
             f"Reading {path} needs scipy, which is not installed.\n"
             "Install it with: pip install 'slimface[train]', or use the annotations as text."
         ) from error
+    if not path.is_file():
+        raise MissingError(f"{path}: no such file.\nCheck the path.")
     try:
         content: dict[str, Any] = loadmat(path, variable_names=variables or None)
-    except FileNotFoundError as error:
-        raise MissingError(f"{path}: no such file.\nCheck the path.") from error
     except (
         MatReadError, ValueError, TypeError, NotImplementedError, OSError, zlib.error,
     ) as error:  # fmt: skip
