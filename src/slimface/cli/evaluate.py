@@ -142,16 +142,15 @@ def input_rule(text: str, *, max_pixels: int, keep_lone: bool) -> "InputRule":
 
 def _truth(choice: str, data: Path, split: str, pictures: "PictureSet") -> "Truth":
     from slimface.evaluate.truth import Truth
-    from slimface.evaluate.widerface import GROUND_TRUTH, read_truth
+    from slimface.evaluate.widerface import read_truth, truth_of
 
     if choice not in ("auto", "wider", "annotations"):
         raise UsageError(f"--truth is {choice!r}.\nChoose auto, wider or annotations.")
     if choice == "wider" and split != "val":
         raise UsageError("WIDER FACE's official truth is of the split val.\nChoose --split val.")
-    official = split == "val" and (data / GROUND_TRUTH).is_dir()
-    if choice == "wider" or (choice == "auto" and official):
-        return read_truth(data)
-    return Truth.of(pictures)
+    if choice == "auto":
+        return truth_of(pictures, data)
+    return read_truth(data) if choice == "wider" else Truth.of(pictures)
 
 
 def _score_predictions(

@@ -172,7 +172,8 @@ def match(
         boxes, picture, step, face, first = (
             part[judged] for part in (boxes, picture, step, face, first)
         )
-    return Matches(truth, picture, step, face, first, boxes[:, 3] - boxes[:, 1], steps)
+    heights = np.maximum(boxes[:, 3] - boxes[:, 1], 0)
+    return Matches(truth, picture, step, face, first, heights, steps)
 
 
 def _steps(scores: Doubles, thresholds: int | None) -> tuple[Integers, int]:

@@ -1,14 +1,14 @@
 """The official ground truth of WIDER FACE's validation split, from its .mat files."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from slimface.data.pictures import PictureSet
+from slimface.data.widerface import load_mat, parse_mat
 from slimface.errors import DataError, MissingError
 from slimface.evaluate.truth import Mask, Truth
 
@@ -40,21 +40,20 @@ def read_truth(folder: Path) -> Truth:
         Yang et al., "WIDER FACE: A Face Detection Benchmark", CVPR 2016, arXiv:1511.06523.
     """
     folder = folder / GROUND_TRUTH if (folder / GROUND_TRUTH).is_dir() else folder
-    file = folder / "wider_face_val.mat"
-    cells = _read(file, "event_list", "file_list", "face_bbx_list")
-    events = [_text(event) for event in cells["event_list"].ravel()]
-    files = [[_text(name) for name in cell.ravel()] for cell in cells["file_list"].ravel()]
-    boxes = [_corners(box, file) for box in _flat(cells["face_bbx_list"])]
-    names = tuple(
-        f"{event}/{name}.jpg" for event, group in zip(events, files, strict=True) for name in group
-    )
-    if len(boxes) != len(names):
-        raise DataError(f"{file}: {len(names)} pictures but boxes of {len(boxes)}.\n{_AGAIN}")
-    counts = np.asarray([len(part) for part in boxes], dtype=np.intp)
+    if not folder.is_dir():
+        raise MissingError(
+            f"{folder}: there is no such folder; it holds WIDER FACE's ground truth.\n"
+            "Unpack eval_tools.zip of WIDER FACE into the data root, or choose --truth annotations "
+            "to score against the annotations beside the pictures."
+        )
+    entries = parse_mat(folder / "wider_face_val.mat")
+    counts = np.asarray([len(entry.numbers) for entry in entries], dtype=np.intp)
+    rows = np.concatenate([entry.numbers[:, :4] for entry in entries])
+    boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:]], axis=1)
+    names = tuple(entry.name for entry in entries)
     counting = {subset: _mask(folder / f"wider_{subset}_val.mat", counts) for subset in SUBSETS}
-    stacked = np.concatenate(boxes)
     truth = Truth(
-        "wider-val", names, counts, stacked, counting, len(names), empty_pictures_count=False
+        "wider-val", names, counts, boxes, counting, len(names), empty_pictures_count=False
     )
     if truth.sha256 == OFFICIAL_SHA256:
         return truth
@@ -62,63 +61,29 @@ def read_truth(folder: Path) -> Truth:
     return replace(truth, name="wider-val, changed")
 
 
-_AGAIN = "Fetch the evaluation tools of WIDER FACE (eval_tools.zip) again and unpack them."
+def truth_of(pictures: PictureSet, folder: Path) -> Truth:
+    """Return the official truth of validation pictures where its files are, else their annotations.
 
-
-def _read(file: Path, *variables: str) -> dict[str, Any]:
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise MissingError(
-            "Reading WIDER FACE's .mat files needs scipy, which is not installed.\n"
-            "Install it with: pip install 'slimface[train]'"
-        ) from error
-    if not file.is_file():
-        raise MissingError(
-            f"{file}: there is no such file; it is part of WIDER FACE's ground truth.\n"
-            "Unpack eval_tools.zip of WIDER FACE into the data root, or choose --truth annotations "
-            "to score against the annotations beside the pictures."
-        )
-    try:
-        cells: dict[str, Any] = loadmat(file, variable_names=variables)
-    except (ValueError, TypeError, OSError, EOFError, NotImplementedError) as error:
-        raise DataError(f"{file}: not a readable MATLAB file ({error}).\n{_AGAIN}") from error
-    for name in variables:
-        if name not in cells:
-            raise DataError(f"{file}: it has no variable {name!r}.\n{_AGAIN}")
-    return cells
-
-
-def _flat(events: npt.NDArray[np.object_]) -> Iterator[Any]:
-    """The cells of all pictures, event by event."""
-    for event in events.ravel():
-        yield from event.ravel()
-
-
-def _text(cell: Any) -> str:
-    while isinstance(cell, np.ndarray):
-        cell = cell.ravel()[0]
-    return str(cell)
-
-
-def _corners(box: Any, file: Path) -> npt.NDArray[np.float64]:
-    rows = np.asarray(box, dtype=np.float64)
-    if rows.ndim != 2 or rows.shape[1] != 4:
-        raise DataError(f"{file}: boxes of shape {rows.shape}, not (n, 4).\n{_AGAIN}")
-    return np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:]], axis=1)
+    Args:
+        pictures: A split of ``folder``, or some of it.
+        folder: A folder in WIDER FACE's layout.
+    """
+    is_official = pictures.name == "widerface-val" and (folder / GROUND_TRUTH).is_dir()
+    return read_truth(folder) if is_official else Truth.of(pictures)
 
 
 def _mask(file: Path, counts: npt.NDArray[np.intp]) -> Mask:
     """Which faces of all pictures a subset counts; its file lists them from 1, by picture."""
-    lists = [
-        np.asarray(cell).ravel().astype(np.intp)
-        for cell in _flat(_read(file, "gt_list")["gt_list"])
-    ]
+    events = load_mat(file, "gt_list")["gt_list"].ravel()
+    lists = [cell.ravel().astype(np.intp) for event in events for cell in event.ravel()]
     if len(lists) != len(counts) or any(
         len(part) and not 1 <= part.min() <= part.max() <= count
         for part, count in zip(lists, counts, strict=True)
     ):
-        raise DataError(f"{file}: its lists do not fit the boxes of wider_face_val.mat.\n{_AGAIN}")
+        raise DataError(
+            f"{file}: its lists do not fit the boxes of wider_face_val.mat.\n"
+            "Fetch the evaluation tools of WIDER FACE (eval_tools.zip) again and unpack them."
+        )
     starts = np.cumsum(counts) - counts
     mask = np.zeros(counts.sum(), dtype=bool)
     mask[np.concatenate([part - 1 + start for part, start in zip(lists, starts, strict=True)])] = (
