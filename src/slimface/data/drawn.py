@@ -126,7 +126,7 @@ def _place(spec: Drawn, rng: np.random.Generator) -> list[Pose]:
             box = np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
             if _shared(box, hidden) <= _COVERED:
                 poses.append(Pose(float(x), float(y), float(height), float(width), tilt, yaw))
-                head = box + np.array([-0.18, -0.15, 0.18, 0.1]) * height
+                head = box + np.array([-0.2, -0.45, 0.2, 0.1]) * height
                 torso = (x - 0.95 * height, y + 0.6 * height, x + 0.95 * height, spec.height_px)
                 hidden = np.concatenate([hidden, [head, torso]])
                 break
