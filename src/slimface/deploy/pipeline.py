@@ -1,7 +1,6 @@
 """From an 8-bit picture of any size to its faces, by the spec alone."""
 
 import math
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,15 +8,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from slimface.core.boxes import best_first, suppress
 from slimface.core.faces import Faces, Floats
-from slimface.core.spec import DetectorSpec, Preprocess
+from slimface.core.spec import DetectorSpec
 from slimface.deploy.media import Picture as Picture
 from slimface.deploy.media import read_picture
+from slimface.deploy.preprocess import Normaliser, check_picture
 from slimface.errors import CheckpointError, UsageError
 
 Source = Picture | str | Path
@@ -282,66 +281,6 @@ class Pipeline:
         if points is not None:
             points = self.spec.codec.decode_points(points, anchors)
         return boxes, points
-
-
-class Normaliser:
-    """Resize, normalise and pad pictures into a buffer that is used again and again.
-
-    What a call returns is valid until the next call in the same thread.
-    """
-
-    def __init__(self, preprocess: Preprocess) -> None:
-        self.preprocess = preprocess
-        self._mean = [np.float32(value) for value in preprocess.mean]
-        self._buffers = threading.local()
-
-    def __call__(self, pictures: Sequence[Picture], height: int, width: int) -> Floats:
-        """Return normalised pictures, shape ``(b, 3, padded height, padded width)``."""
-        plan = self.preprocess
-        multiple = plan.multiple_of
-        padded = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
-        images = self._buffer((len(pictures), 3, *padded))
-        if padded != (height, width):
-            images[:, :, height:] = 0
-            images[:, :, :, width:] = 0
-        channels = (0, 1, 2) if plan.colour == "rgb" else (2, 1, 0)
-        for image, picture in zip(images, pictures, strict=True):
-            if picture.shape[:2] != (height, width):
-                picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
-            planes = cv2.split(picture)
-            for target, channel in zip(image, channels, strict=True):
-                inner = target[:height, :width]
-                np.subtract(planes[channel], self._mean[channel], out=inner)
-                if plan.scale != 1:
-                    inner *= np.float32(plan.scale)
-        return images
-
-    def _buffer(self, shape: tuple[int, ...]) -> Floats:
-        buffer: Floats | None = getattr(self._buffers, "images", None)
-        if buffer is None or buffer.shape != shape:
-            buffer = self._buffers.images = np.empty(shape, dtype=np.float32)
-        return buffer
-
-
-def check_picture(picture: Any) -> None:
-    """Refuse anything but an 8-bit colour picture.
-
-    Raises:
-        UsageError: Says what was given instead.
-    """
-    if not isinstance(picture, np.ndarray):
-        raise UsageError(
-            f"a picture is an array or a path, not {type(picture).__name__}.\n"
-            "Give a NumPy array (height, width, 3) of uint8 in RGB order, or the path of a file."
-        )
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        raise UsageError(
-            f"a picture has shape (height, width, 3) and type uint8, "
-            f"not {picture.shape} and {picture.dtype}.\n"
-            "Convert it to 8-bit RGB; slimface.deploy.media.read_picture does so for files."
-        )
-    if picture.size == 0:
-        raise UsageError(f"a picture of shape {picture.shape} holds no pixel.\nGive a real one.")
 
 
 def sigmoid(logits: Floats) -> Floats:

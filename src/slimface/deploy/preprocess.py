@@ -1,0 +1,82 @@
+"""From pictures to a network's input: resize, normalise, pad."""
+
+import math
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from slimface.core.faces import Floats
+from slimface.core.spec import Preprocess
+from slimface.deploy.media import Picture
+from slimface.errors import UsageError
+
+
+class Normaliser:
+    """Resize, normalise and pad pictures into a buffer that is used again and again.
+
+    What a call returns is valid until the next call in the same thread.
+    """
+
+    KEPT_VALUES = 16 * 2**20
+    """Larger buffers (64 MB and more a thread) are not kept."""
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        self.preprocess = preprocess
+        self._mean = [np.float32(value) for value in preprocess.mean]
+        self._buffers = threading.local()
+
+    def __call__(self, pictures: Sequence[Picture], height: int, width: int) -> Floats:
+        """Return normalised pictures, shape ``(b, 3, padded height, padded width)``."""
+        plan = self.preprocess
+        multiple = plan.multiple_of
+        padded = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
+        images = self._buffer((len(pictures), 3, *padded))
+        if padded != (height, width):
+            images[:, :, height:] = 0
+            images[:, :, :, width:] = 0
+        channels = (0, 1, 2) if plan.colour == "rgb" else (2, 1, 0)
+        for image, picture in zip(images, pictures, strict=True):
+            if picture.shape[:2] != (height, width):
+                picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+            planes = cv2.split(picture)
+            for target, channel in zip(image, channels, strict=True):
+                inner = target[:height, :width]
+                np.subtract(planes[channel], self._mean[channel], out=inner)
+                if plan.scale != 1:
+                    inner *= np.float32(plan.scale)
+        return images
+
+    def _buffer(self, shape: tuple[int, ...]) -> Floats:
+        # Fresh memory costs several times what normalising does, since the system hands it out
+        # page by page; so the largest buffer stays, up to a limit.
+        count = math.prod(shape)
+        buffer: Floats | None = getattr(self._buffers, "values", None)
+        if buffer is None or buffer.size < count:
+            buffer = np.empty(count, dtype=np.float32)
+            if count <= self.KEPT_VALUES:
+                self._buffers.values = buffer
+        return buffer[:count].reshape(shape)
+
+
+def check_picture(picture: Any) -> None:
+    """Refuse anything but an 8-bit colour picture.
+
+    Raises:
+        UsageError: Says what was given instead.
+    """
+    if not isinstance(picture, np.ndarray):
+        raise UsageError(
+            f"a picture is an array or a path, not {type(picture).__name__}.\n"
+            "Give a NumPy array (height, width, 3) of uint8 in RGB order, or the path of a file."
+        )
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise UsageError(
+            f"a picture has shape (height, width, 3) and type uint8, "
+            f"not {picture.shape} and {picture.dtype}.\n"
+            "Convert it to 8-bit RGB; slimface.deploy.media.read_picture does so for files."
+        )
+    if picture.size == 0:
+        raise UsageError(f"a picture of shape {picture.shape} holds no pixel.\nGive a real one.")
