@@ -11,6 +11,7 @@ from slimface.model.detector import Detector
 ARCHITECTURES = {
     "eresfd": "slimface.model.eresfd:ERESFD",
     "extd": "slimface.model.extd:EXTD",
+    "retinaface": "slimface.model.retinaface:RetinaFace",
 }
 """Name in the spec -> module and class, imported when first built. One line an architecture."""
 
