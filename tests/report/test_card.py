@@ -80,7 +80,7 @@ def test_the_headline_figures_appear_before_and_after(run_folder: Path) -> None:
 
 def test_each_precision_has_its_stamp_and_scope(run_folder: Path) -> None:
     text = read(run_folder).text
-    assert text.count("wider-val part 120/3226, stamp") == 3
+    assert text.count("wider-val part 120/3226, stamp") == 3 + 1
     assert "NMS 0.3" in text
 
 
@@ -228,6 +228,33 @@ def test_the_lineage_goes_from_parent_to_child(run_folder: Path) -> None:
     codes = [text for text in page.words if re.fullmatch(r"[0-9a-f]{12}", text)]
     assert len(dict.fromkeys(codes)) >= 8
     assert " from " not in page.text.partition("Lineage")[2].partition("To repeat it")[0]
+
+
+def test_an_export_says_how_well_it_agrees(run_folder: Path) -> None:
+    agreement = "finds 412 of the model's 412 faces and 0 others, scores at most 1e-06 apart"
+    assert agreement in read(run_folder).text
+
+
+def test_the_machine_is_described_once_and_without_gaps(run_folder: Path) -> None:
+    text = read(run_folder).text.partition("Versions and machine")[2]
+    assert text.count("Example CPU") == 1
+    assert "memory 8 GB" in text
+    assert "None" not in text
+
+
+def test_an_exported_file_needs_no_benchmark_to_have_a_size(make_run: Callable[..., Path]) -> None:
+    text = read(make_run(lambda line: line["kind"] != "benchmark")).text
+    assert "246 kB" in text
+    assert "431 kB" not in text
+
+
+def test_a_role_outranks_the_order_of_the_steps(run_folder: Path) -> None:
+    path = run_folder / "records.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    first, last = (line for line in lines if line["kind"] == "evaluation")
+    first["role"], last["role"] = "after", "before"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "+1.6 points" in read(run_folder).text
 
 
 def test_a_parent_that_is_not_in_the_run_is_named(make_run: Callable[..., Path]) -> None:

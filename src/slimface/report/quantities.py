@@ -34,6 +34,11 @@ def points(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
+def sides(width: float, height: float) -> str:
+    """Return a width and a height that are never torn apart at the end of a line."""
+    return f"{width:g}\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}{height:g}"
+
+
 def duration(seconds: float) -> str:
     """Return a time span in its two largest units."""
     if seconds < 60:

@@ -10,28 +10,15 @@ from slimface.core.benchmark import Benchmark
 from slimface.core.record import Evaluation
 from slimface.core.value import Value
 from slimface.errors import RecipeError
-from slimface.report import chapters, compare, quantities, timing
+from slimface.report import chapters, compare, lineage, quantities, timing
 from slimface.report.chapters import Bar, Figure, Width
 from slimface.report.compare import Row
+from slimface.report.lineage import Stop
 from slimface.report.pictures import Example, examples
-from slimface.report.run import Entry, Run, mapping, number, sequence
+from slimface.report.run import Entry, Run, mapping, number
 from slimface.report.timing import Couple
 
 V = TypeVar("V", bound=Value)
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """A stop on the way from the first model to the last."""
-
-    title: str
-    facts: tuple[str, ...]
-    fingerprint: str
-    parent: str
-    """Empty if it is the stop before."""
-
-    took: str
-    settings: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +48,7 @@ class Story:
     uncut: tuple[tuple[str, str], ...]
     latency: tuple[tuple[str, list[Bar]], ...]
     examples: tuple[Example, ...]
-    lineage: tuple[Stop, ...]
+    stops: tuple[Stop, ...]
     commands: tuple[str, ...]
     recipe: str
     recipe_sha256: str
@@ -89,7 +76,7 @@ def tell(run: Run) -> Story:
     return Story(
         title=_recipe_value(run, "name") or run.folder.resolve().name,
         about=_recipe_value(run, "about"),
-        done=_done(run),
+        done=lineage.done(run),
         outcome=_outcome(costs, quality),
         date=max((entry.time for entry in run.entries), default="")[:10],
         tiles=_tiles(costs, quality),
@@ -104,7 +91,7 @@ def tell(run: Run) -> Story:
         uncut=tuple(uncut),
         latency=tuple(chapters.latency(couples)),
         examples=tuple(shown),
-        lineage=tuple(_lineage(run)),
+        stops=tuple(lineage.lineage(run)),
         commands=_commands(run),
         recipe=run.recipe,
         recipe_sha256=hashlib.sha256(run.recipe.encode()).hexdigest()[:12] if run.recipe else "",
@@ -144,7 +131,7 @@ def _costs(run: Run, couples: Sequence[Couple]) -> tuple[Row, ...]:
     first = mapping(prunes[0].record.get("before")) if prunes else {}
     last = mapping(prunes[-1].record.get("after")) if prunes else {}
     height, width = number(last.get("height")), number(last.get("width"))
-    at = f"input {width:g} × {height:g}" if height and width else ""
+    at = f"input {quantities.sides(width, height)}" if height and width else ""
     before, after = timing.headline(couples)
     shown = after or before
     place = timing.title(shown) if shown else ""
@@ -170,21 +157,15 @@ def _costs(run: Run, couples: Sequence[Couple]) -> tuple[Row, ...]:
 
 def _file_row(run: Run, before: Benchmark | None, after: Benchmark | None) -> Row | None:
     """Return the size of the file that ships, or of the checkpoint if none was exported."""
-    exports = run.of("export")
-    first: float | None = before.file_bytes if before else None
-    last: float | None = after.file_bytes if after else None
-    if last is None and exports:
-        last = number(exports[-1].record.get("bytes"))
+    exported = [
+        [number(e.record.get("bytes")) for e in side][-1:] for side in compare.sides(run, "export")
+    ]
+    first = before.file_bytes if before else next(iter(exported[0]), None)
+    last = after.file_bytes if after else next(iter(exported[1]), None)
     if last is not None:
-        return compare.bytes_row("File", first, last, detail=f"{_format(run)} file")
+        return compare.bytes_row("File", first, last, detail=f"{lineage.exported_format(run)} file")
     sizes = [_checkpoint_bytes(run.folder, pattern) for pattern in ("steps/00-*/", "")]
     return compare.bytes_row("File", *sizes, detail="checkpoint")
-
-
-def _format(run: Run) -> str:
-    exports = run.of("export")
-    name = str(exports[-1].record.get("format") or "ONNX") if exports else "model"
-    return name.upper() if name == "onnx" else name
 
 
 def _checkpoint_bytes(folder: Path, below: str) -> float | None:
@@ -215,89 +196,6 @@ def _outcome(costs: Sequence[Row], quality: Sequence[Row]) -> str:
         last = quality[-1]
         parts.append(f"scores {last.after} instead of {last.before} in {last.name}")
     return f"The result {quantities.spoken(parts)}." if parts else ""
-
-
-def _steps(run: Run) -> list[Entry]:
-    """Return one entry a step: what the run wrote about it, or its first record."""
-    told = {entry.step: entry for entry in reversed(run.entries) if entry.step >= 0}
-    told.update({entry.step: entry for entry in run.of("step", "start")})
-    return [told[number] for number in sorted(told)]
-
-
-def _done(run: Run) -> str:
-    phrases = [_phrase(run, entry) for entry in _steps(run)]
-    said = [phrase for phrase in phrases if phrase]
-    text = quantities.spoken(said)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
-
-
-def _phrase(run: Run, entry: Entry) -> str:
-    """Return what a step did, in a few words."""
-    of_step = [e for e in run.entries if e.step == entry.step]
-    settings = mapping(entry.record.get("settings"))
-    match entry.name:
-        case "train":
-            epochs = len({e.record.get("epoch") for e in of_step if e.kind == "epoch"})
-            cut = any(e.step < entry.step for e in run.of("prune"))
-            return f"{'fine-tuned' if cut else 'trained'} for {epochs} epochs" if epochs else ""
-        case "prune":
-            rate = number(mapping(settings.get("allocator")).get("rate"))
-            share = f"{100 * rate:g} % of the channels" if rate is not None else "channels"
-            by = mapping(settings.get("importance")).get("kind")
-            by = by or next(
-                (e.record.get("importance") for e in of_step if e.kind == "prune"), None
-            )
-            return f"removed {share}" + (f" by {str(by).upper()}" if by else "")
-        case "export" | "export_onnx" | "onnx":
-            return f"exported to {_format(run)}"
-    return ""
-
-
-def _lineage(run: Run) -> list[Stop]:
-    stops: list[Stop] = []
-    for entry in _steps(run):
-        of_step = [e for e in run.entries if e.step == entry.step]
-        parent = str(entry.record.get("parent") or "")
-        follows = bool(stops) and stops[-1].fingerprint == parent[:12]
-        seconds = number(entry.record.get("seconds")) or entry.seconds
-        stops.append(
-            Stop(
-                title=_phrase(run, entry) or entry.name,
-                facts=tuple(fact for e in of_step for fact in _facts(e)),
-                fingerprint=entry.fingerprint[:12],
-                parent="" if follows else parent[:12],
-                took=quantities.duration(seconds) if seconds is not None else "",
-                settings=tuple(_flat(mapping(entry.record.get("settings")))),
-            )
-        )
-    return stops
-
-
-def _facts(entry: Entry) -> list[str]:
-    """Return what a record adds to its stop."""
-    record = entry.record
-    if entry.kind == "prune":
-        after = number(mapping(record.get("after")).get("parameters"))
-        return [f"{quantities.count(after)} parameters"] if after is not None else []
-    if entry.kind == "evaluation":
-        results = [mapping(result) for result in sequence(record.get("subsets"))]
-        values = [(r.get("name"), number(r.get("average_precision"))) for r in results]
-        text = ", ".join(f"{name} {quantities.points(v)}" for name, v in values if v is not None)
-        return [f"AP {text}"] if text else []
-    if entry.kind == "export":
-        size = number(record.get("bytes"))
-        return [quantities.size(size)] if size is not None else []
-    return []
-
-
-def _flat(settings: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
-    pairs: list[tuple[str, str]] = []
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            pairs += _flat(value, f"{above}{key}.")
-        else:
-            pairs.append((f"{above}{key}", str(value)))
-    return pairs
 
 
 def _stamps(before: Evaluation | None, after: Evaluation | None) -> tuple[str, ...]:
@@ -334,17 +232,15 @@ def _start(run: Run) -> Mapping[str, Any]:
 def _versions(run: Run) -> tuple[tuple[str, str], ...]:
     """Return the versions and the machine, as the run and its benchmarks noted them."""
     found: dict[str, str] = {}
-    sources = [_start(run)]
-    sources += [mapping(entry.record.get("machine")) for entry in run.of("benchmark")]
-    for source in sources:
-        for key, value in _flat(source):
-            if not key.startswith("weights."):
-                found.setdefault(key.replace("_", " "), value)
+    for source in [_start(run), *(mapping(e.record.get("machine")) for e in run.of("benchmark"))]:
+        for key, value in lineage.flat({k: v for k, v in source.items() if k != "weights"}):
+            if value and value != "None":
+                found.setdefault(key.removeprefix("versions.").replace("_", " "), value)
     return tuple(found.items())
 
 
 def _licence(start: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple(_flat(mapping(start.get("weights"))))
+    return tuple(lineage.flat(mapping(start.get("weights"))))
 
 
 def _missing(

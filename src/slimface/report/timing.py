@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from slimface.core.benchmark import Benchmark
+from slimface.report import quantities
 
 Couple = tuple[Benchmark | None, Benchmark | None]
 """One configuration before and after; None where only the other side was measured."""
@@ -29,7 +30,7 @@ def headline(couples: Sequence[Couple]) -> Couple:
 def title(benchmark: Benchmark) -> str:
     """Return the configuration in words."""
     threads = "1 thread" if benchmark.threads == 1 else f"{benchmark.threads} threads"
-    return f"{benchmark.runtime}, {threads}, {benchmark.width} × {benchmark.height}"
+    return f"{benchmark.runtime}, {threads}, {quantities.sides(benchmark.width, benchmark.height)}"
 
 
 def doubts(couples: Sequence[Couple]) -> list[str]:
