@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from slimface.core.faces import Faces
-from slimface.data.pictures import PictureSet, decode, jpeg_size, read_bytes
+from slimface.data.pictures import PictureSet
 from slimface.data.transforms import Augment
-from slimface.deploy.pipeline import Picture
+from slimface.deploy.media import Picture, read_picture, upright_size
 from slimface.errors import SlimfaceError, UsageError
 
 _DRAWS = 10
@@ -164,18 +164,16 @@ class _Samples(Dataset[Batch]):
         rng = np.random.default_rng((self.seed, epoch, index))
         while True:
             one = self.pictures[index]
-            data = read_bytes(one.path)
-            size = jpeg_size(data)
-            picture = None if size else decode(data, where=one.path)
-            height, width = size or picture.shape[:2]  # type: ignore[union-attr]
+            size, whole = upright_size(one.path), None
+            if size is None:
+                whole = read_picture(one.path)
+                size = whole.shape[0], whole.shape[1]
             for _ in range(_DRAWS):
-                plan = self.augment.plan(
-                    height, width, one.faces, rng, self.size_px, reduce=picture is None
-                )
+                plan = self.augment.plan(*size, one.faces, rng, self.size_px, reduce=whole is None)
                 if len(plan.faces):
-                    if picture is None:
-                        picture = decode(data, where=one.path, reduction=plan.reduction)
-                    return plan.render(picture), plan.faces
+                    if whole is None:
+                        whole = read_picture(one.path, reduction=plan.reduction)
+                    return plan.render(whole), plan.faces
             index = int(rng.integers(len(self.pictures)))
 
 

@@ -1,4 +1,4 @@
-"""Annotated pictures: which pictures there are, the faces on them, and their pixels."""
+"""Annotated pictures: which pictures there are, and the faces known to be on them."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -6,13 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from slimface.core.faces import Faces
-from slimface.deploy.pipeline import Picture
-from slimface.errors import DataError
 
 ATTRIBUTE_NAMES = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 """What WIDER FACE says about each face beside its box, in the order of its files."""
@@ -82,73 +79,3 @@ class PictureSet:
             digest.update(f"{one.name}\n{len(one.faces)}\n".encode())
             digest.update(np.ascontiguousarray(one.faces.boxes, dtype="<f4").tobytes())
         return digest.hexdigest()
-
-
-def decode(data: bytes, *, where: Path, reduction: int = 1) -> Picture:
-    """Decode a picture, turned upright as its EXIF data say.
-
-    Args:
-        data: The bytes of the file.
-        where: The file, for error messages.
-        reduction: 1, 2, 4 or 8: decode at this fraction of both sides, which JPEG files do at a
-            fraction of the time.
-
-    Raises:
-        DataError: These bytes are no picture, or only the beginning of one.
-    """
-    if data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        raise DataError(
-            f"{where}: the JPEG file ends in the middle of its pixels ({len(data)} bytes).\n"
-            "Fetch the file again, or take its lines out of the annotations."
-        )
-    mode = {
-        1: cv2.IMREAD_COLOR_RGB,
-        2: cv2.IMREAD_REDUCED_COLOR_2,
-        4: cv2.IMREAD_REDUCED_COLOR_4,
-        8: cv2.IMREAD_REDUCED_COLOR_8,
-    }[reduction]
-    try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), mode) if data else None
-    except cv2.error:
-        picture = None
-    if picture is None:
-        raise DataError(
-            f"{where}: not a picture that can be decoded ({len(data)} bytes).\n"
-            "Fetch the file again, or take its lines out of the annotations."
-        )
-    if reduction != 1:
-        picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)
-    return np.asarray(picture, dtype=np.uint8)
-
-
-def read_bytes(path: Path) -> bytes:
-    """Return the content of a picture file.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{path}: the picture cannot be read ({error.strerror}).\n"
-            "Put the file back, or take its lines out of the annotations."
-        ) from error
-
-
-def jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Return height and width from the header of a plain JPEG file, without decoding it.
-
-    None for anything else, which includes JPEG files with EXIF data: those may be turned.
-    """
-    if not data.startswith(b"\xff\xd8"):
-        return None
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker in (0xC0, 0xC1, 0xC2):
-            return (data[at + 5] << 8) | data[at + 6], (data[at + 7] << 8) | data[at + 8]
-        if marker == 0xE1 and data[at + 4 : at + 8] == b"Exif":
-            return None
-        at += 2 + ((data[at + 2] << 8) | data[at + 3])
-    return None

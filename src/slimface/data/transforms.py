@@ -19,7 +19,7 @@ from slimface.deploy.pipeline import Picture
 MEAN_COLOUR = (123, 117, 104)
 """Red, green, blue of an average picture (ImageNet); what lies outside a picture is filled with."""
 
-_REDUCTIONS = (8, 4, 2)
+_REDUCTIONS: tuple[Literal[8, 4, 2], ...] = (8, 4, 2)
 _INTERPOLATIONS = (
     cv2.INTER_NEAREST,
     cv2.INTER_LINEAR,
@@ -43,7 +43,7 @@ class Plan:
     """How a sample comes out of its picture, decided before a pixel is decoded."""
 
     size_px: int
-    reduction: int
+    reduction: Literal[1, 2, 4, 8]
     """The picture is to be decoded at this fraction of its sides: 1, 2, 4 or 8."""
 
     source: tuple[int, int, int, int]
@@ -302,7 +302,9 @@ def _look_through(
 ) -> Plan:
     """Plan to show what a window shows; the window moves by less than a pixel to the grid."""
     shrink = window.side / size_px
-    reduction = next((r for r in _REDUCTIONS if reduce and r <= shrink), 1)
+    reduction: Literal[1, 2, 4, 8] = 1
+    if reduce:
+        reduction = next((r for r in _REDUCTIONS if r <= shrink), 1)
     x1, x2, left, right = _on_grid(window.x, window.side, width, size_px, reduction)
     y1, y2, top, bottom = _on_grid(window.y, window.side, height, size_px, reduction)
     scale = (right - left) / (x2 - x1) / reduction, (bottom - top) / (y2 - y1) / reduction

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -27,6 +28,13 @@ MAX_BYTES = 512 * 2**20
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"})
+
+_DECODE_MODES = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 
 _log = logging.getLogger(__name__)
 
@@ -65,12 +73,18 @@ class Source:
     is_picture: bool
 
 
-def read_picture(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def read_picture(
+    source: str | Path | bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    reduction: Literal[1, 2, 4, 8] = 1,
+) -> Picture:
     """Decode a JPEG, PNG, WebP or BMP to 8-bit RGB, turned upright as its EXIF says.
 
     What the file is decided by its first bytes, never by its name. Its size is read from its
     header before any pixel is decoded. Grey, palette and CMYK become RGB, 16 bits become 8,
-    transparency is dropped, and of an animation the first picture counts.
+    transparency is dropped, and of an animation the first picture counts. With a ``reduction``
+    both sides are divided by it, rounded up; JPEG decodes faster that way.
 
     Returns:
         Shape ``(height, width, 3)``.
@@ -88,7 +102,7 @@ def read_picture(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) ->
             "Download or copy it again, or leave it out."
         )
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), _DECODE_MODES[reduction])
     except cv2.error:
         decoded = None
     if decoded is None:
@@ -98,6 +112,21 @@ def read_picture(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) ->
         )
     picture: Picture = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)
     return picture
+
+
+def upright_size(source: str | Path | bytes) -> tuple[int, int] | None:
+    """Return height and width that ``read_picture`` will give, from the header of a JPEG alone.
+
+    None where only decoding can tell: of other kinds, and where EXIF data may turn the picture.
+
+    Raises:
+        MissingError, DataError: As ``read_picture``.
+    """
+    data, where = _contents(source)
+    header = read_header(data, where=where)
+    if header.kind != "JPEG" or b"Exif\0\0" in data:
+        return None
+    return header.height, header.width
 
 
 def _contents(source: str | Path | bytes) -> tuple[bytes, str]:
