@@ -33,7 +33,8 @@ class Normaliser:
         plan = self.preprocess
         multiple = plan.multiple_of
         padded = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
-        images = self._buffer((len(pictures), 3, *padded))
+        images = self._room("images", (len(pictures), 3, *padded), np.dtype(np.float32))
+        planes = list(self._room("planes", (3, height, width), np.dtype(np.uint8)))
         if padded != (height, width):
             images[:, :, height:] = 0
             images[:, :, :, width:] = 0
@@ -41,7 +42,7 @@ class Normaliser:
         for image, picture in zip(images, pictures, strict=True):
             if picture.shape[:2] != (height, width):
                 picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
-            planes = cv2.split(picture)
+            cv2.split(picture, planes)
             for target, channel in zip(image, channels, strict=True):
                 inner = target[:height, :width]
                 np.subtract(planes[channel], self._mean[channel], out=inner)
@@ -49,16 +50,19 @@ class Normaliser:
                     inner *= np.float32(plan.scale)
         return images
 
-    def _buffer(self, shape: tuple[int, ...]) -> Floats:
-        # Fresh memory costs several times what normalising does, since the system hands it out
-        # page by page; so the largest buffer stays, up to a limit.
+    def _room(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """Return an array of this shape with anything in it, in memory that stays if it is small.
+
+        Fresh memory costs several times what normalising does, since the system hands it out page
+        by page and takes it back after each picture.
+        """
         count = math.prod(shape)
-        buffer: Floats | None = getattr(self._buffers, "values", None)
-        if buffer is None or buffer.size < count:
-            buffer = np.empty(count, dtype=np.float32)
+        room = getattr(self._buffers, name, None)
+        if room is None or room.size < count:
+            room = np.empty(count, dtype=dtype)
             if count <= self.KEPT_VALUES:
-                self._buffers.values = buffer
-        return buffer[:count].reshape(shape)
+                setattr(self._buffers, name, room)
+        return room[:count].reshape(shape)
 
 
 def check_picture(picture: Any) -> None:
