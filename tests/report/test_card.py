@@ -271,6 +271,31 @@ def test_the_licence_of_the_weights_is_shown_or_its_lack_is_said(
     assert "nothing can be said about their licence" in text
 
 
+def test_the_licence_is_read_from_the_model_where_the_run_is_silent(
+    make_run: Callable[..., Path],
+) -> None:
+    folder = make_run(lambda line: line["step"] != 0)
+    provenance = json.dumps({"origin": "clovaai/EResFD", "licence": "Apache-2.0"})
+    header = json.dumps({"__metadata__": {"provenance": provenance}}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert "clovaai/EResFD" in read(folder).text
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"\x02" + bytes(7) + b"[]"])
+def test_a_damaged_model_does_not_keep_the_card_from_being_written(
+    make_run: Callable[..., Path], content: bytes
+) -> None:
+    folder = make_run(lambda line: line["step"] != 0)
+    (folder / "model.safetensors").write_bytes(content)
+    assert "nothing can be said about their licence" in read(folder).text
+
+
+def test_random_weights_have_no_foreign_licence(make_run: Callable[..., Path]) -> None:
+    recipe = "name: demo\npretrained: false\n"
+    text = read(make_run(lambda line: line["step"] != 0, recipe=recipe)).text
+    assert "random weights; nothing published is in them" in text
+
+
 def test_a_busy_machine_is_admitted(run_folder: Path) -> None:
     path = run_folder / "records.jsonl"
     text = path.read_text().replace('"load_average": 0.4', '"load_average": 6.5')

@@ -6,7 +6,7 @@ from typing import Any
 
 from slimface.core.record import Evaluation
 from slimface.errors import RecipeError
-from slimface.report import quantities
+from slimface.report import compare, quantities
 from slimface.report.run import Entry, Run, mapping, number
 
 
@@ -33,8 +33,14 @@ def _steps(run: Run) -> list[Entry]:
 
 def done(run: Run) -> str:
     """Return what was done, in a sentence."""
-    phrases = [_phrase(run, entry) for entry in _steps(run)]
-    said = [phrase for phrase in phrases if phrase]
+    change = compare.first_change(run)
+    said = [
+        phrase
+        for entry in _steps(run)
+        if (phrase := _phrase(run, entry))
+        # What was exported before the change is there to be compared with, not to ship.
+        and not (entry.name == "export" and change is not None and entry.step < change)
+    ]
     text = quantities.spoken(said)
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
@@ -56,7 +62,7 @@ def _phrase(run: Run, entry: Entry) -> str:
                 (e.record.get("importance") for e in of_step if e.kind == "prune"), None
             )
             return f"removed {share}" + (f" by {str(by).upper()}" if by else "")
-        case "export" | "export_onnx" | "onnx":
+        case "export":
             return f"exported to {exported_format(run)}"
     return ""
 

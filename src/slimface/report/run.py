@@ -10,10 +10,12 @@ from slimface.errors import DataError, MissingError
 
 RECORDS = "records.jsonl"
 RECIPE = "recipe.yaml"
+MODEL = "model.safetensors"
 KINDS = {"start", "step", "epoch", "prune", "evaluation", "benchmark", "export", "pictures"}
 """What a card knows how to show; lines of other kinds only count as steps."""
 
 _MAX_BYTES = 256 * 2**20
+_MAX_HEADER = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,30 @@ def _entry(line: Any) -> Entry:
         time=str(line.get("time") or ""),
         role=str(line.get("role") or record.get("role") or ""),
     )
+
+
+def recipe_value(run: Run, key: str) -> str:
+    """Return a plain value at the top of the recipe, without needing a YAML reader."""
+    for line in run.recipe.splitlines():
+        if line.startswith(f"{key}:"):
+            return line.partition(":")[2].strip().strip("'\"")
+    return ""
+
+
+def checkpoint_provenance(folder: Path) -> Mapping[str, Any]:
+    """Return what the header of the run's model says of its origin; empty if it says nothing.
+
+    A safetensors file starts with the length of its header, eight bytes, and the header, JSON.
+    """
+    path = folder / MODEL
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if length <= _MAX_HEADER else {}
+        provenance = mapping(mapping(header).get("__metadata__")).get("provenance")
+        return mapping(json.loads(provenance)) if isinstance(provenance, str) else {}
+    except (OSError, ValueError):
+        return {}
 
 
 def number(value: object) -> float | None:

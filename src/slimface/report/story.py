@@ -70,12 +70,11 @@ def tell(run: Run) -> Story:
     quality = compare.quality(before, after)
     shown, picture_notes = examples(run.folder, run.of("pictures"))
     groups, uncut = chapters.widths(run)
-    start = _start(run)
     losses = chapters.losses(run)
     curves = chapters.precision_recall(comparable, after)
     return Story(
-        title=_recipe_value(run, "name") or run.folder.resolve().name,
-        about=_recipe_value(run, "about"),
+        title=recipe_value(run, "name") or run.folder.resolve().name,
+        about=recipe_value(run, "about"),
         done=lineage.done(run),
         outcome=_outcome(costs, quality),
         date=max((entry.time for entry in run.entries), default="")[:10],
@@ -96,7 +95,7 @@ def tell(run: Run) -> Story:
         recipe=run.recipe,
         recipe_sha256=hashlib.sha256(run.recipe.encode()).hexdigest()[:12] if run.recipe else "",
         versions=_versions(run),
-        licence=_licence(start),
+        licence=_licence(run),
         missing=_missing(before, after, couples, bool(losses), bool(groups), bool(shown)),
         notes=(*notes, *picture_notes),
     )
@@ -169,7 +168,7 @@ def _file_row(run: Run, before: Benchmark | None, after: Benchmark | None) -> Ro
 
 
 def _checkpoint_bytes(folder: Path, below: str) -> float | None:
-    found = sorted(folder.glob(f"{below}model.safetensors"))
+    found = sorted(folder.glob(f"{below}{MODEL}"))
     return float(found[0].stat().st_size) if found else None
 
 
@@ -239,8 +238,13 @@ def _versions(run: Run) -> tuple[tuple[str, str], ...]:
     return tuple(found.items())
 
 
-def _licence(start: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple(lineage.flat(mapping(start.get("weights"))))
+def _licence(run: Run) -> tuple[tuple[str, str], ...]:
+    """Return the terms of the weights the run started from, as the run or its model states them."""
+    stated = mapping(_start(run).get("weights")) or checkpoint_provenance(run.folder)
+    terms = {key: stated[key] for key in ("name", "origin", "licence") if stated.get(key)}
+    if not terms and recipe_value(run, "pretrained") == "false":
+        terms = {"origin": "random weights; nothing published is in them"}
+    return tuple(lineage.flat(terms))
 
 
 def _missing(
@@ -273,11 +277,3 @@ def _missing(
         (not pictured, "example pictures (none were recorded)"),
     ]
     return tuple(text for absent, text in said if absent)
-
-
-def _recipe_value(run: Run, key: str) -> str:
-    """Return a plain value at the top of the recipe, without needing a YAML reader."""
-    for line in run.recipe.splitlines():
-        if line.startswith(f"{key}:"):
-            return line.partition(":")[2].strip().strip("'\"")
-    return ""
