@@ -33,7 +33,7 @@ class Normaliser:
         plan = self.preprocess
         multiple = plan.multiple_of
         padded = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
-        images = self._room("images", (len(pictures), 3, *padded), np.dtype(np.float32))
+        images: Floats = self._room("images", (len(pictures), 3, *padded), np.dtype(np.float32))
         planes = list(self._room("planes", (3, height, width), np.dtype(np.uint8)))
         if padded != (height, width):
             images[:, :, height:] = 0
