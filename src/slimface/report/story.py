@@ -15,7 +15,15 @@ from slimface.report.chapters import Bar, Figure, Width
 from slimface.report.compare import Row
 from slimface.report.lineage import Stop
 from slimface.report.pictures import Example, examples
-from slimface.report.run import Entry, Run, mapping, number
+from slimface.report.run import (
+    MODEL,
+    Entry,
+    Run,
+    checkpoint_provenance,
+    mapping,
+    number,
+    recipe_value,
+)
 from slimface.report.timing import Couple
 
 V = TypeVar("V", bound=Value)
