@@ -48,7 +48,7 @@ def test_restricting_to_everything_changes_nothing():
 
 
 def test_a_picture_that_is_not_in_the_truth_is_named():
-    with pytest.raises(DataError, match=r"1 of 2 pictures are not in .*'mine'.*'z.jpg'"):
+    with pytest.raises(DataError, match=r"1 of 2 pictures are not in .*'annotations'.*'z.jpg'"):
         Truth.of(pictures()).restricted(["a.jpg", "z.jpg"])
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,8 +37,9 @@ def evaluate(
         ),
     ] = "auto",
     input_: Annotated[
-        str, typer.Option("--input", help="original, longest:N or multiscale.")
-    ] = "original",
+        str | None,
+        typer.Option("--input", help="original, longest:N or multiscale.", show_default="original"),
+    ] = None,
     max_pixels: Annotated[
         int,
         typer.Option(
@@ -48,10 +49,19 @@ def evaluate(
     keep_lone: Annotated[
         bool, typer.Option("--keep-lone", help="multiscale: keep boxes that no second one joins.")
     ] = False,
-    score_floor: Annotated[float, typer.Option(min=0, max=1)] = 0.05,
-    nms: Annotated[float, typer.Option(help="Overlap above which the lower box goes.")] = 0.3,
-    pre_nms: Annotated[int, typer.Option(min=1, help="Boxes that enter the suppression.")] = 5000,
-    cap: Annotated[int, typer.Option(min=1, help="Faces a picture at most.")] = 750,
+    score_floor: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Lowest score.", show_default="0.05")
+    ] = None,
+    nms: Annotated[
+        float | None,
+        typer.Option(help="Overlap above which the lower box goes.", show_default="0.3"),
+    ] = None,
+    pre_nms: Annotated[
+        int | None, typer.Option(min=1, help="Boxes that enter it.", show_default="5000")
+    ] = None,
+    cap: Annotated[
+        int | None, typer.Option(min=1, help="Faces a picture at most.", show_default="750")
+    ] = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Score this folder of event/name.txt instead of a model.")
     ] = None,
@@ -72,35 +82,53 @@ def evaluate(
     workers: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")] = False,
 ) -> None:
-    """Score MODEL, or predictions of any detector, by the WIDER FACE protocol."""
-    from slimface.data.widerface import read_widerface
-    from slimface.evaluate import evaluator
+    """Score MODEL, or predictions of any detector, by the WIDER FACE protocol.
 
+    With --predictions, the options from --input to --cap state how these were made; what is not
+    stated is stamped as unknown.
+    """
     if (model is None) == (predictions is None):
         raise UsageError("Name a model, or give --predictions DIR: one of the two.")
+    if predictions is not None and (folder or save_predictions):
+        raise UsageError(
+            "--folder and --save-predictions keep what a model finds; with --predictions there is "
+            "no model.\nLeave them out."
+        )
     if data is None:
         raise UsageError(
             "Which pictures? Name a folder in WIDER FACE's layout with --data DIR or the variable "
             "SLIMFACE_WIDER.\n`slimface demo data DIR` draws a small one."
         )
+    _check_truth(truth, split)
+    rule = input_rule(input_, max_pixels, keep_lone) if input_ or model else None
+    stated: dict[str, Any] = {
+        "score_floor": score_floor,
+        "nms_overlap": nms,
+        "pre_nms": pre_nms,
+        "cap": cap,
+    }
+
+    from slimface.data.widerface import read_widerface
+    from slimface.evaluate.evaluator import DEFAULT_RULE
+    from slimface.evaluate.evaluator import evaluate as evaluate_model
+
     pictures = read_widerface(data, split, partial=partial)
-    faces = _truth(truth, data, split, pictures)
+    faces = _truth(truth, data, pictures)
     command = ("slimface", *sys.argv[1:])
     if predictions is not None:
-        evaluation = _score_predictions(predictions, pictures, faces, missing_ok, command)
+        evaluation = _score_predictions(
+            predictions, pictures, faces, rule, stated, missing_ok, command
+        )
     else:
         from slimface.loading import load
 
-        assert model is not None
-        evaluation = evaluator.evaluate(
-            load(model, threads=threads),
+        evaluation = evaluate_model(
+            load(str(model), threads=threads),
             pictures,
             faces,
-            rule=input_rule(input_, max_pixels=max_pixels, keep_lone=keep_lone),
-            score_floor=score_floor,
-            nms_overlap=nms,
-            pre_nms=pre_nms,
-            cap=cap,
+            **{
+                name: value for name, value in {"rule": rule, **stated}.items() if value is not None
+            },
             folder=folder,
             save_predictions=save_predictions,
             progress=track,
@@ -115,15 +143,15 @@ def evaluate(
         show(evaluation)
 
 
-def input_rule(text: str, *, max_pixels: int, keep_lone: bool) -> "InputRule":
-    """Read an input rule as the command line spells it.
+def input_rule(text: str | None, max_pixels: int, keep_lone: bool) -> "InputRule":
+    """Read an input rule as the command line spells it; None is ``original``.
 
     Raises:
         UsageError: There is no such rule.
     """
     from slimface.core.record import Longest, Multiscale, Original
 
-    name, _, number = text.partition(":")
+    name, _, number = (text or "original").partition(":")
     if name == "original" and not number:
         return Original(max_pixels=max_pixels or None)
     if name == "multiscale" and not number:
@@ -140,14 +168,17 @@ def input_rule(text: str, *, max_pixels: int, keep_lone: bool) -> "InputRule":
     )
 
 
-def _truth(choice: str, data: Path, split: str, pictures: "PictureSet") -> "Truth":
-    from slimface.evaluate.truth import Truth
-    from slimface.evaluate.widerface import read_truth, truth_of
-
+def _check_truth(choice: str, split: str) -> None:
     if choice not in ("auto", "wider", "annotations"):
         raise UsageError(f"--truth is {choice!r}.\nChoose auto, wider or annotations.")
     if choice == "wider" and split != "val":
         raise UsageError("WIDER FACE's official truth is of the split val.\nChoose --split val.")
+
+
+def _truth(choice: str, data: Path, pictures: "PictureSet") -> "Truth":
+    from slimface.evaluate.truth import Truth
+    from slimface.evaluate.widerface import read_truth, truth_of
+
     if choice == "auto":
         return truth_of(pictures, data)
     return read_truth(data) if choice == "wider" else Truth.of(pictures)
@@ -157,10 +188,13 @@ def _score_predictions(
     folder: Path,
     pictures: "PictureSet",
     truth: "Truth",
+    rule: "InputRule | None",
+    stated: dict[str, Any],
     missing_ok: bool,
     command: tuple[str, ...],
 ) -> "Evaluation":
     from slimface.core.record import External
+    from slimface.deploy.pipeline import Settings
     from slimface.evaluate.predictions import read_predictions
     from slimface.evaluate.scoring import protocol_of, score
 
@@ -169,7 +203,7 @@ def _score_predictions(
     return score(
         detections,
         truth,
-        protocol_of(truth, External(), None),
+        protocol_of(truth, rule or External(), Settings(**stated)),
         model=folder.resolve().name,
         model_fingerprint=digest,
         command=command,

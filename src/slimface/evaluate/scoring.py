@@ -93,15 +93,14 @@ def _figure(value: float) -> float | None:
     return None if np.isnan(value) else min(value, 1.0)
 
 
-def protocol_of(truth: Truth, rule: InputRule, settings: Settings | None) -> Protocol:
+def protocol_of(truth: Truth, rule: InputRule, settings: Settings) -> Protocol:
     """Return the protocol of scoring against ``truth``.
 
     Args:
         truth: Reduced to the pictures that are scored.
         rule: From which input the detections come.
-        settings: Floor, suppression and caps; None if another program chose them.
+        settings: Floor, suppression and caps; None in a field: another program chose it.
     """
-    chosen = settings or Settings()
     return Protocol(
         evaluator=EVALUATOR,
         truth=truth.name,
@@ -109,8 +108,8 @@ def protocol_of(truth: Truth, rule: InputRule, settings: Settings | None) -> Pro
         pictures=len(truth),
         pictures_in_truth=truth.pictures_in_truth,
         input=rule,
-        score_floor=chosen.score_floor,
-        nms_overlap=chosen.nms_overlap,
-        pre_nms=chosen.pre_nms,
-        cap=chosen.cap,
+        score_floor=settings.score_floor,
+        nms_overlap=settings.nms_overlap,
+        pre_nms=settings.pre_nms,
+        cap=settings.cap,
     )

@@ -11,6 +11,9 @@ import numpy.typing as npt
 from slimface.data.pictures import PictureSet
 from slimface.errors import DataError
 
+ANNOTATIONS = "annotations"
+"""Name of any truth that is not a published one."""
+
 Mask = npt.NDArray[np.bool_]
 
 
@@ -54,7 +57,7 @@ class Truth:
         boxes = [np.zeros((0, 4)), *(one.faces.boxes.astype(np.float64) for one in pictures)]
         valid = [np.zeros(0, dtype=bool), *(one.attribute("invalid") == 0 for one in pictures)]
         return cls(
-            pictures.name,
+            ANNOTATIONS,
             tuple(one.name for one in pictures),
             np.asarray([len(one.faces) for one in pictures], dtype=np.intp),
             np.concatenate(boxes),

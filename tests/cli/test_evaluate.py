@@ -1,0 +1,132 @@
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from slimface.cli.compare import compare
+from slimface.cli.evaluate import evaluate, input_rule
+from slimface.core.faces import Faces
+from slimface.core.record import Longest, Multiscale, Original
+from slimface.data.drawn import Drawn, write_drawn
+from slimface.data.widerface import read_widerface
+from slimface.errors import ProtocolError, UsageError
+from slimface.evaluate.predictions import write_predictions
+
+app = typer.Typer()
+app.command()(evaluate)
+app.command()(compare)
+
+
+def run(*words):
+    """What a command prints; its errors fly, as ``cli.app`` expects."""
+    result = CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("drawn")
+    write_drawn(Drawn(count=4, height_px=160, width_px=160, seed=3), root, "val")
+    return root
+
+
+@pytest.fixture(scope="module")
+def perfect(root, tmp_path_factory):
+    """A detector that knows the truth."""
+    folder = tmp_path_factory.mktemp("perfect")
+    pictures = read_widerface(root, "val")
+    write_predictions(folder, [one.name for one in pictures], [one.faces for one in pictures])
+    return folder
+
+
+def test_perfect_predictions_score_one(root, perfect):
+    result = json.loads(run("evaluate", "--data", root, "--predictions", perfect, "--json"))
+    assert result["subsets"][0]["average_precision"] == 1
+    assert result["protocol"]["input"] == {"kind": "external"}
+
+
+def test_options_state_how_predictions_were_made(root, perfect):
+    words = ["--predictions", perfect, "--input", "longest:640", "--score-floor", "0.02"]
+    protocol = json.loads(run("evaluate", "--data", root, *words, "--json"))["protocol"]
+    assert protocol["input"] == {"kind": "longest", "longest_px": 640}
+    assert (protocol["score_floor"], protocol["nms_overlap"]) == (0.02, None)
+
+
+def test_the_table_shows_figure_interval_and_stamp(root, perfect, tmp_path):
+    out = tmp_path / "new" / "result.json"
+    text = run("evaluate", "--data", root, "--predictions", perfect, "--out", out)
+    stored = json.loads(out.read_text())
+    assert stored["kind"] == "evaluation"
+    assert "100.0 to 100.0" in text
+    assert text.count("│ all") == 1
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_results_are_compared_in_one_table(root, perfect, tmp_path):
+    names = [one.name for one in read_widerface(root, "val")]
+    write_predictions(tmp_path / "blind", names, [Faces.none()] * len(names))
+    for name, folder in (("a", perfect), ("b", tmp_path / "blind")):
+        out = tmp_path / f"{name}.json"
+        run("evaluate", "--data", root, "--predictions", folder, "--out", out)
+    data = json.loads(run("compare", tmp_path / "a.json", tmp_path / "b.json", "--json"))
+    assert len(data) == 1
+    blind = data[0]["evaluations"][1]["subsets"]["all"]
+    assert blind["against_first"] == {"low": -1, "high": -1, "doubt": 0}
+    text = run("compare", tmp_path / "a.json", tmp_path / "b.json")
+    assert "-100.0" in text
+
+
+def test_mixing_protocols_is_refused_unless_asked_for(root, perfect, tmp_path):
+    run("evaluate", "--data", root, "--predictions", perfect, "--out", tmp_path / "a.json")
+    other = json.loads((tmp_path / "a.json").read_text())
+    other["protocol"]["score_floor"] = 0.5
+    (tmp_path / "b.json").write_text(json.dumps(other))
+    with pytest.raises(ProtocolError, match="score_floor is None in"):
+        run("compare", tmp_path / "a.json", tmp_path / "b.json")
+    text = run("compare", tmp_path / "a.json", tmp_path / "b.json", "--anyway")
+    assert text.count("┏") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ([], "Name a model, or give --predictions"),
+        (["eresfd", "--predictions", "p"], "one of the two"),
+        (["--predictions", "p", "--folder", "f"], "there is no model"),
+        (["--predictions", "p", "--input", "huge"], "--input is 'huge'"),
+        (["eresfd", "--input", "huge"], "--input is 'huge'"),
+        (["eresfd", "--input", "longest"], "--input is 'longest'"),
+        (["eresfd", "--input", "longest:0"], "--input is 'longest:0'"),
+        (["eresfd", "--input", "multiscale", "--max-pixels", "0"], "needs a limit"),
+        (["eresfd", "--truth", "mine"], "--truth is 'mine'"),
+        (["eresfd", "--truth", "wider", "--split", "train"], "of the split val"),
+    ],
+)
+def test_wrong_usage_is_said_before_any_work(root, words, what, monkeypatch):
+    monkeypatch.delenv("SLIMFACE_WEIGHTS", raising=False)
+    with pytest.raises(UsageError, match=what):
+        run("evaluate", *words, "--data", root)
+
+
+def test_without_pictures_it_says_how_to_name_them(monkeypatch):
+    monkeypatch.delenv("SLIMFACE_WIDER", raising=False)
+    with pytest.raises(UsageError, match="--data DIR or the variable SLIMFACE_WIDER"):
+        run("evaluate", "eresfd")
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("original", Original(max_pixels=99)),
+        ("longest:640", Longest(longest_px=640)),
+        ("multiscale", Multiscale(max_pixels=99, keep_lone=True)),
+    ],
+)
+def test_input_rules_are_read_as_they_are_spelled(text, rule):
+    assert input_rule(text, 99, True) == rule
+
+
+def test_zero_pixels_means_no_limit():
+    assert input_rule("original", 0, False) == Original(max_pixels=None)
