@@ -1,19 +1,18 @@
 """Step: model -> model, and the context it works in."""
 
 import json
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from slimface.core.value import Value
 from slimface.data.source import Source
 from slimface.model.detector import Detector
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
+Role = Literal["before", "after"]
 
 
 def _no_bar(items: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
@@ -38,14 +37,25 @@ class Context:
     track: Callable[..., Any] = _no_bar
     """``track(items, description, total=...)`` iterates over items and may draw a bar."""
 
-    records: list[dict[str, Any]] = field(default_factory=list)
-    """What the steps so far have measured, oldest first."""
+    exported: tuple[Path, ...] = ()
+    """Files that earlier steps have exported, oldest first."""
 
-    def record(self, kind: str, content: Value | Mapping[str, Any]) -> None:
-        """Add a measurement to the folder's ``records.jsonl``, at once and for good."""
+    def record(
+        self, kind: str, content: Value | Mapping[str, Any], *, role: Role | None = None
+    ) -> None:
+        """Add a measurement to the folder's ``records.jsonl``, at once and for good.
+
+        Args:
+            kind: What was measured: ``epoch``, ``evaluation``, …
+            content: The measurement.
+            role: Whether it is of the model the recipe started from or of the one it made, where
+                the order of the steps does not say.
+        """
         data = content.model_dump(mode="json") if isinstance(content, Value) else dict(content)
-        line = {"kind": kind, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "record": data}
-        self.records.append(line)
+        line: dict[str, Any] = {"kind": kind, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        if role is not None:
+            line["role"] = role
+        line["record"] = data
         with (self.folder / "records.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 

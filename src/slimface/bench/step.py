@@ -1,56 +1,42 @@
-"""MeasureLatency: the step that measures what the model costs on this machine."""
+"""Measure: the step that times the exported files on this machine."""
 
+import hashlib
 from typing import Literal
 
 from pydantic import Field
 
 from slimface.bench.latency import benchmark
 from slimface.core.value import Value
-from slimface.export.onnx import Onnx
-from slimface.model.checkpoint import save
+from slimface.errors import RecipeError
 from slimface.model.detector import Detector
-from slimface.step import Context
-
-Runtime = Literal["torch", "onnxruntime"]
+from slimface.step import Context, Role
 
 
-class MeasureLatency(Value):
-    """Measure the model in each runtime; the model goes on as it is."""
+class Measure(Value):
+    """Milliseconds and memory of the first and the last exported file, side by side."""
 
     kind: Literal["benchmark"] = "benchmark"
-    runtimes: tuple[Runtime, ...] = ("torch", "onnxruntime")
     sizes: tuple[tuple[int, int], ...] = ((480, 640),)
-    """Heights and widths of the input in pixels."""
+    """Height and width of the input."""
 
     threads: tuple[int, ...] = (1,)
     rounds: int = Field(default=5, gt=0)
-    """How often each contestant gets its turn."""
-
     runs: int = Field(default=20, gt=0)
-    """Detections that count each time."""
 
     def __call__(self, detector: Detector, context: Context) -> Detector:
-        """Record one benchmark for each size, runtime and number of threads."""
-        files = {
-            "torch": context.folder / f"{detector.spec.name}.safetensors",
-            "onnxruntime": context.folder / f"{detector.spec.name}.onnx",
-        }
-        try:
-            if "torch" in self.runtimes:
-                save(detector, files["torch"])
-            if "onnxruntime" in self.runtimes:
-                height, width = self.sizes[0]
-                Onnx(height=height, width=width).write(detector, files["onnxruntime"])
-            for record in benchmark(
-                [files[runtime] for runtime in self.runtimes],
-                sizes=self.sizes,
-                threads=self.threads,
-                rounds=self.rounds,
-                runs=self.runs,
-                track=context.track,
-            ):
-                context.record("benchmark", record)
-        finally:
-            for file in files.values():
-                file.unlink(missing_ok=True)
+        """Record the benchmarks and return the detector as it came."""
+        if not context.exported:
+            raise RecipeError(
+                "There is no exported file to measure.\nPut an export step before the benchmark."
+            )
+        first, last = context.exported[0], context.exported[-1]
+        files = [first] if first == last else [first, last]
+        digest = hashlib.sha256(last.read_bytes()).hexdigest()
+        measured = benchmark(
+            files, sizes=self.sizes, threads=self.threads, rounds=self.rounds, runs=self.runs
+        )
+        total = len(files) * len(self.sizes) * len(self.threads)
+        for result in context.track(measured, "benchmark", total=total):
+            role: Role = "after" if result.model_fingerprint == digest else "before"
+            context.record("benchmark", result, role=role)
         return detector

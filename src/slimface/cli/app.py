@@ -14,7 +14,20 @@ import typer
 from rich.logging import RichHandler
 
 import slimface
+from slimface.cli.benchmark import benchmark
+from slimface.cli.compare import compare
 from slimface.cli.console import diary
+from slimface.cli.demo import app as demo
+from slimface.cli.detect import detect
+from slimface.cli.evaluate import evaluate
+from slimface.cli.export import export
+from slimface.cli.parity import parity
+from slimface.cli.profile import profile
+from slimface.cli.prune import prune
+from slimface.cli.report import report
+from slimface.cli.run import run_command
+from slimface.cli.train import train
+from slimface.cli.zoo import zoo
 from slimface.errors import SlimfaceError
 
 app = typer.Typer(
@@ -51,6 +64,21 @@ def options(
     logger.propagate = False
     if not verbose:
         warnings.filterwarnings("ignore", module=r"(torch|onnxscript|onnx_ir|torch_pruning)\b.*")
+
+
+app.command("zoo")(zoo)
+app.command("detect")(detect)
+app.command("train")(train)
+app.command("evaluate")(evaluate)
+app.command("compare")(compare)
+app.command("prune")(prune)
+app.command("profile")(profile)
+app.command("export")(export)
+app.command("parity")(parity)
+app.command("benchmark")(benchmark)
+app.command("run")(run_command)
+app.command("report")(report)
+app.add_typer(demo, name="demo")
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -67,7 +67,7 @@ def progress_bar() -> Iterator[Progress]:
 
 def track(items: Iterable[T], description: str, *, total: int | None = None) -> Iterator[T]:
     """Iterate over ``items`` with a progress bar."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with progress_bar() as progress:
         task = progress.add_task(description, total=total)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slimface.cli.console import diary, print_json, track
+from slimface.cli.console import diary, print_json, print_table, track
 
 if TYPE_CHECKING:
     from slimface.recipe.recipe import AnyStep, Recipe
@@ -57,6 +57,8 @@ def carry_out(
     """Run a recipe under a progress bar, write its card, and print what came of it."""
     from slimface.recipe.run import run
     from slimface.report.card import write_card
+    from slimface.report.run import read_run
+    from slimface.report.story import tell
 
     folder = out or Path("runs") / recipe.name
 
@@ -66,22 +68,21 @@ def carry_out(
 
     run(recipe, folder, device=device, workers=workers, track=track, announce=announce)
     card = write_card(folder)
-    summary = summarise(folder)
+    records = read_run(folder)
     if as_json:
-        print_json({"folder": str(folder), "card": str(card), **summary})
-    else:
-        show(summary)
-        diary.print(f"Model: {folder / 'model.safetensors'}\nCard:  {card}")
-
-
-def summarise(folder: Path) -> dict[str, Any]:
-    """Return the last record of each kind and step, for ``--json`` and the closing table."""
-    raise NotImplementedError
-
-
-def show(summary: dict[str, Any]) -> None:
-    """Print the closing table."""
-    raise NotImplementedError
+        entries = [
+            {"step": entry.step, "name": entry.name, "kind": entry.kind, "record": entry.record}
+            for entry in records.entries
+            if entry.kind not in ("epoch", "pictures")
+        ]
+        print_json({"folder": str(folder), "card": str(card), "records": entries})
+        return
+    story = tell(records)
+    rows = [[row.name, row.before, row.after, row.change, row.detail] for row in story.table]
+    print_table(story.title, ["", "before", "after", "change", "of what"], rows)
+    for stamp in story.stamps:
+        diary.print(f"Protocol {stamp}")
+    diary.print(f"Model: {folder / 'model.safetensors'}\nCard:  {card}")
 
 
 def source_of(data: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field
 
-from slimface.bench.step import MeasureLatency
+from slimface.bench.step import Measure
 from slimface.compress.prune.step import Prune
 from slimface.core.value import Value
 from slimface.data.source import DrawnScenes, Source
@@ -16,9 +16,7 @@ from slimface.evaluate.step import Evaluate
 from slimface.export.step import Export
 from slimface.train.step import Train
 
-AnyStep = Annotated[
-    Train | Prune | Evaluate | Export | MeasureLatency, Field(discriminator="kind")
-]
+AnyStep = Annotated[Train | Prune | Evaluate | Export | Measure, Field(discriminator="kind")]
 """Everything a recipe may do. Adding a step costs its class and its name here."""
 
 
@@ -71,7 +69,8 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 def write_recipe(recipe: Recipe) -> str:
     """Return the recipe as YAML, every default spelt out."""
     data = recipe.model_dump(mode="json")
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    return text
 
 
 def _override(data: Any, override: str) -> None:

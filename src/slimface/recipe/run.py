@@ -15,7 +15,6 @@ as it is; one that was killed goes on where it stopped.
 
 import hashlib
 import json
-import logging
 import os
 import platform
 import shutil
@@ -24,20 +23,27 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 import slimface
 from slimface.errors import MissingError, UsageError
+from slimface.deploy.media import read_picture
+from slimface.loading import CHECKPOINT, load
 from slimface.model import zoo
 from slimface.model.build import build
-from slimface.model.checkpoint import load_checkpoint, save
+from slimface.model.checkpoint import Provenance, load_checkpoint, save
+from slimface.model.checkpoint import fingerprint as model_fingerprint
 from slimface.model.detector import Detector
 from slimface.recipe.recipe import AnyStep, Recipe, write_recipe
+from slimface.report.pictures import save_example
 from slimface.step import Context
 
-log = logging.getLogger(__name__)
+EXAMPLES = 6
+"""Pictures on the card."""
+
+SPLITS: tuple[Literal["train"], Literal["val"]] = ("train", "val")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +81,14 @@ def run(
     _check_device(device)
     _make(folder)
     _write(folder / "recipe.yaml", write_recipe(recipe))
-    detector, fingerprint = _start(recipe)
+    detector, provenance = start(recipe)
+    fingerprint = _fingerprint_of_what_is_given(recipe, detector)
     first = folder / "steps" / f"00-start-{fingerprint[:12]}" / "model.safetensors"
     if not first.exists():
         _make(first.parent)
-        save(detector, first)
+        save(detector, first, provenance=provenance)
     done: list[Finished] = []
+    exported: tuple[Path, ...] = ()
     model_at = first
     for number, step in enumerate(recipe.steps, start=1):
         parent = fingerprint
@@ -96,82 +104,119 @@ def run(
                 seed=recipe.seed,
                 device=device,
                 workers=workers,
+                exported=exported,
                 **({"track": track} if track else {}),
             )
-            _carry_out(
-                step, number, load_checkpoint(model_at).detector, context, parent, fingerprint
+            given = load_checkpoint(model_at)
+            result, summary = _carry_out(step, number, given.detector, context)
+            provenance = given.provenance.model_copy(
+                update={"parent": parent, "recipe": recipe.name, "seed": recipe.seed}
             )
+            save(result, place / "model.safetensors", provenance=provenance)
+            summary |= {"parent": parent, "fingerprint": fingerprint}
+            # Last of all: only this file makes the step count as done.
+            _write(place / "done.json", json.dumps(summary, indent=1))
         model_at = place / "model.safetensors"
+        exported += tuple(place / name for name in _files(place))
         done.append(Finished(step, place, fingerprint, cached))
-    _gather(folder, done, first)
+    _gather(folder, recipe, done, first)
     return done
 
 
 def _carry_out(
-    step: AnyStep,
-    number: int,
-    detector: Detector,
-    context: Context,
-    parent: str,
-    fingerprint: str,
-) -> None:
-    """Run one step and mark its folder as done, last of all."""
+    step: AnyStep, number: int, detector: Detector, context: Context
+) -> tuple[Detector, dict[str, Any]]:
+    """Run one step; return its model, and what it was and took."""
     if not (context.folder / "training.state").exists():
         # Records of an attempt that left no state to go on from would appear twice.
         (context.folder / "records.jsonl").unlink(missing_ok=True)
     started, processor = time.monotonic(), time.process_time()
     result = step(detector, context)
-    provenance = {"parent": parent, "fingerprint": fingerprint, "step": step.kind}
-    save(result, context.folder / "model.safetensors", provenance=provenance)
-    summary = {
+    return result, {
         "step": number,
         "kind": step.kind,
         "settings": step.model_dump(mode="json"),
-        "parent": parent,
-        "fingerprint": fingerprint,
         "seconds": round(time.monotonic() - started, 2),
         "processor_seconds": round(time.process_time() - processor, 2),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    _write(context.folder / "done.json", json.dumps(summary, indent=1))
 
 
-def _start(recipe: Recipe) -> tuple[Detector, str]:
-    """Return the model the recipe starts from, and the fingerprint of all that is given."""
+def start(recipe: Recipe) -> tuple[Detector, Provenance]:
+    """Return the model a recipe starts from, and whose weights it has."""
     path = Path(recipe.model)
-    if path.suffix == ".safetensors" or path.exists():
-        detector = load_checkpoint(path).detector
-    elif recipe.pretrained:
-        detector = zoo.load(recipe.model)
-    else:
-        detector = build(zoo.spec(recipe.model), seed=recipe.seed)
-    digest = hashlib.sha256(detector.spec.fingerprint().encode())
-    for name, tensor in sorted(detector.state_dict().items()):
-        digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-    pictures = [recipe.source.pictures(split).fingerprint() for split in ("train", "val")]
-    versions = [slimface.__version__, torch.__version__, str(recipe.seed)]
-    return detector, _digest(digest.hexdigest(), *pictures, *versions)
+    if path.suffix == CHECKPOINT:
+        checkpoint = load_checkpoint(path)
+        return checkpoint.detector, checkpoint.provenance
+    entry = zoo.entry(recipe.model)
+    if recipe.pretrained:
+        return zoo.load(recipe.model), entry.provenance
+    return build(entry.spec, seed=recipe.seed), Provenance(seed=recipe.seed)
 
 
-def _gather(folder: Path, done: list[Finished], first: Path) -> None:
+def _fingerprint_of_what_is_given(recipe: Recipe, detector: Detector) -> str:
+    pictures = [recipe.source.pictures(split).fingerprint() for split in SPLITS]
+    versions = [slimface.__version__, str(torch.__version__), str(recipe.seed)]
+    return _digest(model_fingerprint(detector), *pictures, *versions)
+
+
+def _gather(folder: Path, recipe: Recipe, done: list[Finished], first: Path) -> None:
     """Bring the records and files of the recipe's steps to the top of the run folder."""
-    lines = [
-        _line(0, "start", {"kind": "start", "record": _machine()}, first.parent.name[-12:]),
-    ]
+    weights = load_checkpoint(first).provenance
+    given = {**_machine(), "weights": {"origin": weights.origin, "licence": weights.licence}}
+    lines = [_line(0, "start", {"kind": "start", "record": given}, first.parent.name[-12:])]
     for number, finished in enumerate(done, start=1):
         summary = json.loads((finished.folder / "done.json").read_text(encoding="utf-8"))
         kind = finished.step.kind
         lines.append(_line(number, kind, {"kind": "step", "record": summary}, finished.fingerprint))
-        records = finished.folder / "records.jsonl"
-        if records.exists():
-            for text in records.read_text(encoding="utf-8").splitlines():
-                line = json.loads(text)
-                if "file" in line["record"]:
-                    _bring(finished.folder / line["record"]["file"], folder)
-                lines.append(_line(number, kind, line, finished.fingerprint))
+        lines += [
+            _line(number, kind, line, finished.fingerprint) for line in _records(finished.folder)
+        ]
+        for name in _files(finished.folder):
+            _bring(finished.folder / name, folder)
+    examples = {"pictures": _examples(folder, recipe, done, first)}
+    lines.append(_line(len(done), "examples", {"kind": "pictures", "record": examples}, ""))
     _write(folder / "records.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     _bring(done[-1].folder / "model.safetensors", folder)
+
+
+def _examples(
+    folder: Path, recipe: Recipe, done: list[Finished], first: Path
+) -> list[dict[str, Any]]:
+    """Find faces on a few pictures, with the model before the first cut and with the last one."""
+    models = [first, *(finished.folder / "model.safetensors" for finished in done)]
+    cut = next((i for i, finished in enumerate(done) if finished.step.kind == "prune"), None)
+    before = None if cut is None else load(models[cut])
+    after = load(models[-1])
+    pictures = recipe.source.pictures("val").with_faces()
+    count = min(EXAMPLES, len(pictures))
+    lines = []
+    for one in pictures.subset([i * len(pictures) // count for i in range(count)]):
+        picture = read_picture(one.path)
+        lines.append(
+            save_example(
+                folder,
+                Path(one.name).stem,
+                picture,
+                before=before.detect(picture) if before else None,
+                after=after.detect(picture),
+                truth=one.faces,
+            )
+        )
+    return lines
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "records.jsonl"
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _files(folder: Path) -> list[str]:
+    """Names of the files that a step's records say it has exported."""
+    return [line["record"]["file"] for line in _records(folder) if line["kind"] == "export"]
 
 
 def _line(step: int, name: str, line: dict[str, Any], fingerprint: str) -> dict[str, Any]:

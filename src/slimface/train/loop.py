@@ -88,7 +88,7 @@ class Trainer:
         return self.average.detector if self.average else self.detector.eval()
 
     def save(self, path: Path) -> None:
-        """Write the state beside ``path`` and rename it, so that a kill leaves the old or the new."""
+        """Write beside ``path`` and rename: a kill leaves the old state or the new one, whole."""
         state: dict[str, Any] = {
             "schedule": self.schedule.fingerprint(),
             "detector": self.detector.state_dict(),

@@ -57,7 +57,8 @@ class Schedule(Value):
         optimizer that holds the old ones would train nothing, in silence.
         """
         weights = _layer_weights(module)
-        decaying, free = [], []
+        decaying: list[nn.Parameter] = []
+        free: list[nn.Parameter] = []
         for parameter in module.parameters():
             if parameter.requires_grad:
                 (decaying if id(parameter) in weights else free).append(parameter)

@@ -178,12 +178,12 @@ class _Events:
     def __enter__(self) -> "_Events":
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(self.folder))  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(self.folder))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()
 
     def add(self, epoch: int, figures: dict[str, float]) -> None:
         for name, value in figures.items():
-            self.writer.add_scalar(name, value, epoch)  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(name, value, epoch)

@@ -37,7 +37,7 @@ class L2(Value):
 
     def __call__(self, filters: Tensor) -> Tensor:
         """Score the rows of ``filters`` ``(c, k)``."""
-        return filters.norm(dim=1)
+        return torch.linalg.vector_norm(filters, dim=1)
 
 
 class Fpgm(Value):
@@ -80,7 +80,7 @@ def importances(
         for member in group.members:
             module = modules[member.module]
             if member.side == "out" and isinstance(module, nn.Conv2d | nn.Linear):
-                weight = module.weight.detach()[torch.as_tensor(member.positions)]
+                weight = module.weight.detach()[torch.as_tensor(member.positions[:, 0])]
                 score = importance(weight.flatten(1).float())
                 layers.append(score / score.mean().clamp(min=1e-12))
         scores[group.name] = torch.stack(layers).mean(dim=0)

@@ -36,7 +36,7 @@ class Prune(Value):
         groups = channel_groups(detector)
         removed = self.allocator(groups)
         keep = choose(importances(detector, groups, self.importance), removed)
-        pruned = remove_channels(detector, keep)
+        pruned = remove_channels(detector, keep, groups=groups)
         context.record("prune", self._report(detector, pruned, groups, removed))
         return pruned
 
