@@ -100,25 +100,24 @@ def evaluate(
             "SLIMFACE_WIDER.\n`slimface demo data DIR` draws a small one."
         )
     _check_truth(truth, split)
-    rule = input_rule(input_, max_pixels, keep_lone) if input_ or model else None
-    stated: dict[str, Any] = {
+    given: dict[str, Any] = {
+        "rule": input_rule(input_, max_pixels, keep_lone) if input_ or model else None,
         "score_floor": score_floor,
         "nms_overlap": nms,
         "pre_nms": pre_nms,
         "cap": cap,
     }
+    given = {name: value for name, value in given.items() if value is not None}
 
     from slimface.data.widerface import read_widerface
-    from slimface.evaluate.evaluator import DEFAULT_RULE
     from slimface.evaluate.evaluator import evaluate as evaluate_model
 
     pictures = read_widerface(data, split, partial=partial)
     faces = _truth(truth, data, pictures)
     command = ("slimface", *sys.argv[1:])
     if predictions is not None:
-        evaluation = _score_predictions(
-            predictions, pictures, faces, rule, stated, missing_ok, command
-        )
+        faces = faces.restricted(one.name for one in pictures)
+        evaluation = _score_predictions(predictions, faces, given, missing_ok, command)
     else:
         from slimface.loading import load
 
@@ -126,9 +125,7 @@ def evaluate(
             load(str(model), threads=threads),
             pictures,
             faces,
-            **{
-                name: value for name, value in {"rule": rule, **stated}.items() if value is not None
-            },
+            **given,
             folder=folder,
             save_predictions=save_predictions,
             progress=track,
@@ -185,25 +182,19 @@ def _truth(choice: str, data: Path, pictures: "PictureSet") -> "Truth":
 
 
 def _score_predictions(
-    folder: Path,
-    pictures: "PictureSet",
-    truth: "Truth",
-    rule: "InputRule | None",
-    stated: dict[str, Any],
-    missing_ok: bool,
-    command: tuple[str, ...],
+    folder: Path, truth: "Truth", given: dict[str, Any], missing_ok: bool, command: tuple[str, ...]
 ) -> "Evaluation":
     from slimface.core.record import External
     from slimface.deploy.pipeline import Settings
     from slimface.evaluate.predictions import read_predictions
     from slimface.evaluate.scoring import protocol_of, score
 
-    truth = truth.restricted(one.name for one in pictures)
     detections, digest = read_predictions(folder, truth.names, missing_ok=missing_ok)
+    rule = given.pop("rule", External())
     return score(
         detections,
         truth,
-        protocol_of(truth, rule or External(), Settings(**stated)),
+        protocol_of(truth, rule, Settings(**given)),
         model=folder.resolve().name,
         model_fingerprint=digest,
         command=command,
