@@ -31,10 +31,11 @@ class Annotated:
 
     def attribute(self, name: str) -> Labels:
         """Return one attribute of each face, shape ``(n,)``; zeros where nobody says."""
-        column = ATTRIBUTE_NAMES.index(name)
+        if name not in ATTRIBUTE_NAMES:
+            raise ValueError(f"{name!r} is none of the attributes {', '.join(ATTRIBUTE_NAMES)}")
         if self.labels is None:
             return np.zeros(len(self.faces), dtype=np.uint8)
-        return self.labels[:, column]
+        return self.labels[:, ATTRIBUTE_NAMES.index(name)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

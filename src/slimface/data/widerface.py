@@ -6,7 +6,7 @@ import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -143,17 +143,15 @@ def parse_txt(path: Path) -> list[Entry]:
         DataError: A line breaks the format; the message says which, and how.
     """
     lines = _Lines(path, [line.strip() for line in _text(path).split("\n")])
-    headers: list[tuple[str, int, int]] = []
-    rows: list[list[str]] = []
-    numbers: list[int] = []
+    headers: list[tuple[int, str, int]] = []
+    rows: list[int] = []
     for line, name, first, count in _pictures(lines):
-        headers.append((name, line, count))
-        rows += [row.split() for row in lines.lines[first : first + count]]
-        numbers += range(first + 1, first + count + 1)
-    table = _table(rows, numbers, lines)
+        headers.append((line, name, count))
+        rows += range(first, first + count)
+    table = _table(rows, lines)
     entries: list[Entry] = []
     start = 0
-    for name, line, count in headers:
+    for line, name, count in headers:
         entries.append(Entry(name, table[start : start + count], line))
         start += count
     _check_unique(entries, path)
@@ -177,19 +175,31 @@ def _text(path: Path) -> str:
 def _pictures(source: _Lines) -> Iterator[tuple[int, str, int, int]]:
     """Yield the line number of each picture, its name, the index of its first row, its count."""
     lines = source.lines
-    at, end = 0, len(lines)
+    at, end, rows = 0, len(lines), range(0)
     while end and not lines[end - 1]:
         end -= 1
     while at < end:
         name, line = lines[at], at + 1
-        _check_name(name, line, source)
+        if not name.lower().endswith(PICTURE_SUFFIXES):
+            # A count that is too large has swallowed the next picture: the first row that is no
+            # face is nearer to the mistake than the line where reading got lost.
+            _check_rows(source, rows)
+            source.fail(
+                line,
+                f"expected the path of a picture (.jpg, .jpeg or .png), found {_short(name)}; "
+                "the number of faces above it may be wrong.",
+            )
+        if not is_inside(name):
+            source.fail(line, f"the path {_short(name)} leads out of the folder of pictures.")
         count = lines[at + 1] if at + 1 < end else ""
         if not (count.isascii() and count.isdigit()):
             source.fail(at + 2, f"expected the number of faces of {name}, found {_short(count)}.")
         first, faces = at + 2, int(count)
-        if first + faces > end:
+        rows = range(first, min(first + faces, end))
+        if len(rows) < faces:
+            _check_rows(source, rows)
             source.fail(
-                at + 2, f"{name} should have {faces} faces, but the file ends after {end - first}."
+                at + 2, f"{name} should have {faces} faces, but the file ends after {len(rows)}."
             )
         yield line, name, first, faces
         at = first + faces
@@ -197,60 +207,58 @@ def _pictures(source: _Lines) -> Iterator[tuple[int, str, int, int]]:
             at += 1
 
 
-def _check_name(name: str, line: int, source: _Lines) -> None:
-    if not name.lower().endswith(PICTURE_SUFFIXES):
-        source.fail(
-            line,
-            f"expected the path of a picture (.jpg, .jpeg or .png), found {_short(name)}; "
-            "the number of faces above it may be wrong.",
-        )
-    if not is_inside(name):
-        source.fail(line, f"the path {_short(name)} leads out of the folder of pictures.")
+def _check_rows(source: _Lines, rows: Iterable[int]) -> None:
+    for row in rows:
+        if len(source.lines[row].split()) != _COLUMNS:
+            source.fail(
+                row + 1,
+                f"expected the 10 numbers of a face, found {_short(source.lines[row])}; "
+                "the number of faces above it may be wrong.",
+            )
 
 
 def is_inside(name: str) -> bool:
     """Tell whether a relative path with slashes stays below the folder it starts from."""
-    parts = PurePosixPath(name).parts
-    return not (name.startswith("/") or "\\" in name or ":" in name or "\0" in name) and (
-        ".." not in parts
+    return not (
+        name.startswith("/")
+        or ".." in PurePosixPath(name).parts
+        or "\\" in name
+        or "\0" in name
+        or PureWindowsPath(name).drive
     )
 
 
-def _table(rows: list[list[str]], numbers: list[int], source: _Lines) -> npt.NDArray[np.float64]:
-    """Turn rows of words into numbers, all at once; look for the culprit only if that fails."""
+def _table(rows: Sequence[int], source: _Lines) -> npt.NDArray[np.float64]:
+    """Turn lines into numbers, all at once; look for the culprit only if that fails."""
+    words = [source.lines[row].split() for row in rows]
+    if any(len(row) != _COLUMNS for row in words):
+        _check_rows(source, rows)
     try:
-        if any(len(row) != _COLUMNS for row in rows):
-            raise ValueError
-        flat = np.array([float(word) for row in rows for word in row], dtype=np.float64)
+        flat = np.array([float(word) for row in words for word in row], dtype=np.float64)
     except ValueError:
-        _name_culprit(rows, numbers, source)
+        _name_culprit(words, rows, source)
     table = flat.reshape(-1, _COLUMNS)
     labels = table[:, 4:]
-    wrong = ~np.isfinite(table).all(axis=1) | ~np.isin(labels, (0, 1, 2)).all(axis=1)
+    known = (labels == 0) | (labels == 1) | (labels == 2)
+    wrong = ~(np.isfinite(table).all(axis=1) & known.all(axis=1))
     if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
+        row = rows[int(np.flatnonzero(wrong)[0])]
         source.fail(
-            numbers[row],
-            f"{_short(' '.join(rows[row]))} is no face: boxes are finite numbers, attributes 0, 1 "
+            row + 1,
+            f"{_short(source.lines[row])} is no face: boxes are finite numbers, attributes 0, 1 "
             "or 2.",
         )
     return table
 
 
-def _name_culprit(rows: list[list[str]], numbers: list[int], source: _Lines) -> NoReturn:
-    for row, line in zip(rows, numbers, strict=True):
-        if len(row) != _COLUMNS:
-            source.fail(
-                line,
-                f"expected the 10 numbers of a face, found {_short(' '.join(row))}; "
-                "the number of faces above it may be wrong.",
-            )
-        for word in row:
+def _name_culprit(words: Iterable[list[str]], rows: Iterable[int], source: _Lines) -> NoReturn:
+    for line, row in zip(words, rows, strict=True):
+        for word in line:
             try:
                 float(word)
             except ValueError:
-                source.fail(line, f"{_short(word)} is not a number.")
-    raise AssertionError("a table that could not be read has no wrong row")
+                source.fail(row + 1, f"{_short(word)} is not a number.")
+    raise AssertionError("numbers that could not be read are all numbers")
 
 
 def _check_unique(entries: Iterable[Entry], path: Path) -> None:
