@@ -10,8 +10,9 @@ import pytest
 from scipy.io import savemat
 
 from slimface.core.faces import Faces
+from slimface.data.annotations import is_inside, parse_mat, parse_txt
 from slimface.data.pictures import Annotated, PictureSet
-from slimface.data.widerface import is_inside, parse_mat, parse_txt, read_widerface, write_widerface
+from slimface.data.widerface import read_widerface, write_widerface
 from slimface.errors import DataError, MissingError
 
 TWO_PICTURES = """\
