@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from slimface.core.record import Evaluation, SubsetResult
+from slimface.evaluate import bootstrap
 from slimface.report import quantities
 from slimface.report.run import Entry, Run
 
@@ -145,10 +146,9 @@ def _difference(before: SubsetResult | None, after: SubsetResult | None) -> tupl
     tone: Tone = "same" if text.startswith("±") else "better" if gain > 0 else "worse"
     if not before.resampled or len(before.resampled) != len(after.resampled):
         return text, "", tone
-    gains = 100 * (np.asarray(after.resampled) - np.asarray(before.resampled))
-    low, high = np.percentile(gains, [2.5, 97.5])
-    spread = f"{quantities.signed(low)} … {quantities.signed(high)}"
-    return text, spread, "same" if low <= 0 <= high else tone
+    pairs = bootstrap.difference(np.asarray(before.resampled), np.asarray(after.resampled))
+    spread = " … ".join(quantities.signed(100 * end) for end in (pairs.low, pairs.high))
+    return text, spread, "same" if pairs.low <= 0 <= pairs.high else tone
 
 
 def _cost(
