@@ -48,10 +48,16 @@ def test_perfect_predictions_score_one(root, perfect):
 
 
 def test_options_state_how_predictions_were_made(root, perfect):
-    words = ["--predictions", perfect, "--input", "longest:640", "--score-floor", "0.02"]
+    words = ["--predictions", perfect, "--input", "longest:640", "--score", "0.02"]
     protocol = json.loads(run("evaluate", "--data", root, *words, "--json"))["protocol"]
     assert protocol["input"] == {"kind": "longest", "longest_px": 640}
     assert (protocol["score_floor"], protocol["nms_overlap"]) == (0.02, None)
+
+
+def test_a_limit_is_stamped(root, perfect):
+    words = ["--predictions", perfect, "--limit", 3, "--json"]
+    protocol = json.loads(run("evaluate", "--data", root, *words))["protocol"]
+    assert (protocol["pictures"], protocol["pictures_in_truth"]) == (3, 4)
 
 
 def test_the_table_shows_figure_interval_and_stamp(root, perfect, tmp_path):

@@ -38,31 +38,34 @@ def compare(
 
 def _show(group: "Sequence[Entry]") -> None:
     first = group[0].evaluation
-    protocol = first.protocol
-    columns = ["model", *(part for r in first.subsets for part in (r.name, f"Δ {r.name}")), "file"]
-    rows = []
-    for entry in group:
-        cells = [entry.evaluation.model]
-        for result in entry.evaluation.subsets:
-            figure = result.average_precision
-            cells.append("?" if figure is None else f"{100 * figure:.1f}")
-            cells.append(_change(first, entry.evaluation, result.name))
-        rows.append([*cells, str(entry.path)])
+    rows = [
+        [
+            f"{entry.evaluation.model}\n{entry.path.name}",
+            *(_cell(first, entry.evaluation, result.name) for result in first.subsets),
+        ]
+        for entry in group
+    ]
     print_table(
-        f"{protocol.scope}, {protocol.input}, protocol {first.stamp}",
-        columns,
+        f"{first.protocol.scope}, {first.protocol.input}, protocol {first.stamp}",
+        ["model", *(result.name for result in first.subsets)],
         rows,
-        caption="Δ: against the first row, in points, with its 95 % interval over pictures",
+        caption="Below: points against the first row (95 % interval over pictures)"
+        if len(group) > 1
+        else "",
     )
 
 
-def _change(first: "Evaluation", other: "Evaluation", subset: str) -> str:
+def _cell(first: "Evaluation", other: "Evaluation", subset: str) -> str:
     from slimface.evaluate.compare import paired_difference
 
-    before, after = first.subset(subset), other.subset(subset)
-    if other is first or before.average_precision is None or after.average_precision is None:
-        return ""
-    text = f"{100 * (after.average_precision - before.average_precision):+.1f}"
+    before = first.subset(subset).average_precision
+    after = other.subset(subset).average_precision
+    if after is None:
+        return "?"
+    text = f"{100 * after:.1f}"
+    if other is first or before is None:
+        return text
+    text += f"\n{100 * (after - before):+.1f}"
     if pairs := paired_difference(first, other, subset):
         text += f" ({100 * pairs.low:+.1f} to {100 * pairs.high:+.1f})"
     return text

@@ -50,17 +50,19 @@ def evaluate(
         bool, typer.Option("--keep-lone", help="multiscale: keep boxes that no second one joins.")
     ] = False,
     score_floor: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Lowest score.", show_default="0.05")
+        float | None,
+        typer.Option("--score", min=0, max=1, help="Lowest score.", show_default="0.05"),
     ] = None,
     nms: Annotated[
         float | None,
-        typer.Option(help="Overlap above which the lower box goes.", show_default="0.3"),
+        typer.Option(help="Largest overlap of two faces.", show_default="0.3"),
     ] = None,
     pre_nms: Annotated[
-        int | None, typer.Option(min=1, help="Boxes that enter it.", show_default="5000")
+        int | None,
+        typer.Option(min=1, help="Most boxes that enter the suppression.", show_default="5000"),
     ] = None,
     cap: Annotated[
-        int | None, typer.Option(min=1, help="Faces a picture at most.", show_default="750")
+        int | None, typer.Option(min=1, help="Most faces a picture.", show_default="750")
     ] = None,
     predictions: Annotated[
         Path | None, typer.Option(help="Score this folder of event/name.txt instead of a model.")
@@ -71,6 +73,9 @@ def evaluate(
     partial: Annotated[
         bool, typer.Option("--partial", help="Leave out pictures that are not in the folder.")
     ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Score only so many pictures, spread evenly.")
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option(help="Keep detections here; the same command goes on from them.")
     ] = None,
@@ -80,12 +85,12 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Write the stamped result as JSON.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the runtime.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 1,
+    device: Annotated[str, typer.Option(help="Where torch computes: cpu, cuda, mps.")] = "cpu",
     json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")] = False,
 ) -> None:
     """Score MODEL, or predictions of any detector, by the WIDER FACE protocol.
 
-    With --predictions, the options from --input to --cap state how these were made; what is not
-    stated is stamped as unknown.
+    With --predictions, the options from --input to --cap say how these were made.
     """
     if (model is None) == (predictions is None):
         raise UsageError("Name a model, or give --predictions DIR: one of the two.")
@@ -114,15 +119,17 @@ def evaluate(
 
     pictures = read_widerface(data, split, partial=partial)
     faces = _truth(truth, data, pictures)
+    if limit is not None and limit < len(pictures):
+        pictures = pictures.subset([i * len(pictures) // limit for i in range(limit)])
     command = ("slimface", *sys.argv[1:])
     if predictions is not None:
         faces = faces.restricted(one.name for one in pictures)
         evaluation = _score_predictions(predictions, faces, given, missing_ok, command)
     else:
-        from slimface.loading import load
+        from slimface.cli.opening import open_model
 
         evaluation = evaluate_model(
-            load(str(model), threads=threads),
+            open_model(str(model), threads=threads, device=device),
             pictures,
             faces,
             **given,
