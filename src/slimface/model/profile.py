@@ -83,9 +83,10 @@ def profile(detector: Detector, height: int, width: int) -> Profile:
         for name, module in ghost.named_modules()
         if not list(module.children()) and list(module.parameters())
     ]
-    tape = _Tape()
+    picture = torch.empty((1, 3, height, width), device="meta")
+    tape = _Tape(picture)
     with torch.no_grad(), tape:
-        ghost.maps(torch.empty((1, 3, height, width), device="meta"))
+        ghost.maps(picture)
     for hook in hooks:
         hook.remove()
     layers = _in_order(ghost, rows)
@@ -157,21 +158,32 @@ def _in_order(detector: nn.Module, rows: dict[str, LayerProfile]) -> tuple[Layer
 class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records which operation reads and writes which memory, to replay it as a planner would."""
 
-    def __init__(self) -> None:
+    def __init__(self, picture: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._reads: list[tuple[int, ...]] = []
-        self._writes: list[dict[int, int]] = []
-        self._in_place: list[bool] = []
         # Memory is known by its address as an object, which is unique only while it is alive.
         self._alive: list[Any] = []
+        self._reads: list[tuple[int, ...]] = [()]
+        self._writes: list[dict[int, int]] = [{self._key(picture): _bytes(picture)}]
+        self._in_place: list[bool] = [False]
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Skipping torch's compiler imports it first, which takes longer than all else here.
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        name = func._schema.name.removeprefix("aten::")
+        if name in _IN_PLACE:
+            result = _value_by_value(func, args)
+        elif name == "cat":
+            result = _side_by_side(*args)
+        else:
+            result = func(*args, **(kwargs or {}))
         reads = tuple(self._key(tensor) for tensor in _tensors(args))
         written = {self._key(tensor): _bytes(tensor) for tensor in _tensors((result,))}
         self._reads.append(reads)
         self._writes.append({key: size for key, size in written.items() if key not in reads})
-        self._in_place.append(func._schema.name.removeprefix("aten::") in _IN_PLACE)
+        self._in_place.append(name in _IN_PLACE)
         return result
 
     def _key(self, tensor: Tensor) -> int:
@@ -195,6 +207,25 @@ class _Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 for key in done:
                     del sizes[key]
         return peak
+
+
+def _value_by_value(func: Any, args: Any) -> Any:
+    """Return an empty result of the right shape, without torch's help, which is slow to import."""
+    if func._schema.is_mutable:
+        return args[0]
+    # The norm's and activation's own tensors have a shape of another kind.
+    count = 1 if "norm" in func._schema.name or "prelu" in func._schema.name else len(args)
+    shapes = [value.shape for value in args[:count] if isinstance(value, Tensor)]
+    shape = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
+    result = torch.empty(shape, device="meta")
+    returned = len(func._schema.returns)
+    return result if returned == 1 else (result, *[torch.empty(0)] * (returned - 1))
+
+
+def _side_by_side(parts: list[Tensor], dimension: int = 0) -> Tensor:
+    shape = list(parts[0].shape)
+    shape[dimension] = sum(part.shape[dimension] for part in parts)
+    return torch.empty(shape, device="meta")
 
 
 def _tensors(values: Iterable[Any]) -> Iterable[Tensor]:

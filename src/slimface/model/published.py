@@ -93,11 +93,11 @@ def _extd(width: int, sha256: str, size: int) -> Entry:
         size=size,
     )
     spec = extd.extd(f"extd-{width}", width=width)
-    return Entry(spec=spec, files=(file,), licence="MIT", origin="clovaai/EXTD_Pytorch (NAVER)")
+    return Entry(spec=spec, files=(file,), licence="MIT", origin="clovaai/EXTD_Pytorch")
 
 
-_LFDP_ORIGIN = "IDT-ITI/Lightweight-Face-Detector-Pruning (CERTH)"
-_BFPGM_ORIGIN = "IDT-ITI/B-FPGM (CERTH)"
+_LFDP_ORIGIN = "IDT-ITI/Lightweight-Face-Detector-Pruning"
+_BFPGM_ORIGIN = "IDT-ITI/B-FPGM"
 _BFPGM_ALIASES = {
     **{f"base.m0.layer{i}.": f"base.m0.b2_{i}." for i in range(1, 6)},
     "base.m0.layer6.": "base.m0.fpn.",
@@ -119,7 +119,7 @@ ENTRIES = (
             ),
         ),
         licence="Apache-2.0",
-        origin="clovaai/EResFD (NAVER)",
+        origin="clovaai/EResFD",
     ),
     Entry(
         spec=eresfd.lfdp("eresfd-lfdp"),
