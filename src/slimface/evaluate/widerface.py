@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from slimface.data.annotations import load_mat, parse_mat
 from slimface.data.pictures import PictureSet
-from slimface.data.widerface import load_mat, parse_mat
 from slimface.errors import DataError, MissingError
 from slimface.evaluate.truth import Mask, Truth
 
