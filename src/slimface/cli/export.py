@@ -82,7 +82,6 @@ def export(
         size_bytes = path.stat().st_size
         print_json({"file": str(path), "format": form, "bytes": size_bytes, "parity": parity})
         return
-    diary.print(f"{report.explain()}.", markup=False)
     diary.print(f"File: {path} ({path.stat().st_size:,} bytes)", markup=False)
 
 

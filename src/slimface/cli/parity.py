@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slimface.cli.console import print_json, print_table, track
-from slimface.errors import UsageError
+from slimface.errors import ParityError, UsageError
 
 if TYPE_CHECKING:
     from slimface.export.parity import ParityReport
@@ -39,7 +39,6 @@ def parity(
     json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")] = False,
 ) -> None:
     """Compare the faces that two models or files find; exit code 1 if they differ."""
-    from slimface.export.gate import check
     from slimface.export.parity import TOLERANCES
     from slimface.export.parity import parity as compare
     from slimface.export.pictures import read_pictures, sample_pictures
@@ -65,7 +64,11 @@ def parity(
         print_json({**report.model_dump(mode="json"), **verdict})
     else:
         show(report)
-    check(report)
+    if not report.agrees:
+        raise ParityError(
+            f"{report.explain()}.\n"
+            "If that much is fine, say so with --precision, --iou, --tolerance or --score-drift."
+        )
 
 
 def show(report: "ParityReport") -> None:

@@ -76,7 +76,7 @@ def export(
             tolerance=tolerance or TOLERANCES[form.precision],
             names=(detector.spec.name, path.name),
         )
-        check(report)
+        _check(report)
         beside.replace(path)
     except OSError as error:
         raise UsageError(
@@ -89,14 +89,15 @@ def export(
     return report
 
 
-def check(report: ParityReport) -> None:
+def _check(report: ParityReport) -> None:
     """Raise ParityError unless the two sides of a report agree."""
     if report.agrees:
         return
     advice = (
-        "Compare on pictures that show faces (--pictures DIR), or at a lower --score."
-        if not report.faces
-        else "Nothing was kept. `slimface parity` on your own pictures shows where they differ; "
+        "Nothing was kept. `slimface parity` shows where other files and pictures differ; "
         "a wider --tolerance accepts it."
+        if report.faces
+        else "Nothing was kept. Compare on pictures that show faces (--pictures DIR), or at a "
+        "lower --score."
     )
     raise ParityError(f"{report.explain()}.\n{advice}")

@@ -5,8 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 from slimface.data.drawn import Drawn, draw
-from slimface.data.pictures import PictureSet
-from slimface.deploy.media import read_picture, sources
+from slimface.deploy.media import sources
 from slimface.deploy.pipeline import Picture
 
 SCENES = 12
@@ -22,14 +21,6 @@ def read_pictures(folder: Path, *, limit: int | None = None) -> Iterator[tuple[s
     """
     for frame in islice(sources([folder]), limit):
         yield frame.name, frame.picture
-
-
-def annotated_pictures(
-    pictures: PictureSet, *, limit: int | None = None
-) -> Iterator[tuple[str, Picture]]:
-    """Iterate over annotated pictures that show faces, the first of them if there is a limit."""
-    for one in islice(pictures.with_faces(), limit):
-        yield one.name, read_picture(one.path)
 
 
 def sample_pictures(count: int = SCENES) -> Iterator[tuple[str, Picture]]:
