@@ -72,7 +72,7 @@ class RetinaFace(Detector):
 
 def _rows(maps: tuple[Tensor, ...], values: int) -> Tensor:
     """Return ``(b, anchors, values)`` from maps of ``(b, anchors of a cell * values, h, w)``."""
-    rows = [level.permute(0, 2, 3, 1).reshape(len(level), -1, values) for level in maps]
+    rows = [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, values) for level in maps]
     return torch.cat(rows, dim=1)
 
 

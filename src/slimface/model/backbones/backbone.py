@@ -5,6 +5,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from slimface.errors import MissingError
+
 PUBLISHED = {
     "mobilenet025": "slimface.model.backbones.mobilenet025:MobileNet025",
     "resnet50": "slimface.model.backbones.resnet50:ResNet50",
@@ -23,11 +25,29 @@ class Backbone(nn.Module):
     """Channels of the maps."""
 
     classifier_names: tuple[str, ...] = ()
-    """Modules of its published ImageNet weights that a detector has no use for."""
+    """Modules of the ImageNet classifier that a detector has no use for."""
+
+    is_whole: bool = True
+    """Whether the classifier has no other tensors besides those."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return three maps of ``images``, finest first, ``ceil(size / stride)`` large."""
         raise NotImplementedError
+
+    def published_name(self, key: str) -> str:
+        """Return how the classifier calls a tensor of this state dict."""
+        return key
+
+    def published_state(self) -> dict[str, Tensor]:
+        """Return the tensors of the published classifier, downloaded where need be.
+
+        Raises:
+            MissingError: Nobody publishes them, or they are out of reach.
+        """
+        raise MissingError(
+            f"No ImageNet weights of {type(self).__name__} can be downloaded.\n"
+            "Give a file that holds them, or train from random weights."
+        )
 
 
 def build_backbone(name: str) -> Backbone:

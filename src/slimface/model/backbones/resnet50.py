@@ -35,3 +35,14 @@ class ResNet50(Backbone):
         first = self.layer2(self.layer1(stem))
         second = self.layer3(first)
         return first, second, self.layer4(second)
+
+    def published_state(self) -> dict[str, Tensor]:
+        from torchvision.models import ResNet50_Weights
+
+        try:
+            return dict(ResNet50_Weights.IMAGENET1K_V2.get_state_dict(check_hash=True))
+        except OSError as error:
+            raise MissingError(
+                f"The ImageNet weights of ResNet50 cannot be downloaded ({error}).\n"
+                "Fetch them by other means and give their file, or train from random weights."
+            ) from None

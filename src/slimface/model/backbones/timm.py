@@ -18,8 +18,11 @@ class TimmBackbone(Backbone):
     Keys are timm's for ``create_model(name, features_only=True)``.
     """
 
+    is_whole = False
+
     def __init__(self, name: str) -> None:
         super().__init__()
+        self.name = name
         reductions = _create(name).feature_info.reduction()
         if any(stride not in reductions for stride in STRIDES):
             raise RecipeError(
@@ -37,24 +40,19 @@ class TimmBackbone(Backbone):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return cast(tuple[Tensor, Tensor, Tensor], tuple(self.network(images)))
 
+    def published_name(self, key: str) -> str:
+        return key.removeprefix("network.")
 
-def pretrained_state(name: str) -> dict[str, Tensor]:
-    """Return the tensors of ``TimmBackbone(name)`` as trained on ImageNet; timm downloads them.
-
-    Raises:
-        RecipeError: timm has no such model.
-        MissingError: timm has no weights for it, or they cannot be downloaded.
-    """
-    try:
-        backbone = TimmBackbone(name)
-        indices = backbone.network.feature_info.out_indices
-        network = _create(name, out_indices=tuple(indices), pretrained=True)
-    except (OSError, RuntimeError) as error:
-        raise MissingError(
-            f"The ImageNet weights of {name} are not to be had from timm ({error}).\n"
-            "Fetch them by other means and give their file, or train from random weights."
-        ) from None
-    return {f"network.{key}": tensor for key, tensor in network.state_dict().items()}
+    def published_state(self) -> dict[str, Tensor]:
+        indices = tuple(self.network.feature_info.out_indices)
+        try:
+            network = _create(self.name, out_indices=indices, pretrained=True)
+        except (OSError, RuntimeError) as error:
+            raise MissingError(
+                f"The ImageNet weights of {self.name} are not to be had from timm ({error}).\n"
+                "Fetch them by other means and give their file, or train from random weights."
+            ) from None
+        return dict(network.state_dict())
 
 
 def _create(name: str, **options: Any) -> Any:
