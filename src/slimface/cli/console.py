@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -40,7 +40,9 @@ def print_table(
     table = Table(title=title, caption=caption or None, title_justify="left")
     for i, column in enumerate(columns):
         numeric = all(_is_numeric(row[i]) for row in cells if row[i])
-        table.add_column(column, justify="right" if cells and numeric else "left")
+        # Names stay whole; what is too long elsewhere goes on in the next line.
+        justify: Literal["right", "left"] = "right" if cells and numeric else "left"
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=i == 0)
     for row in cells:
         table.add_row(*row)
     console.print(table)

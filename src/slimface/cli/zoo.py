@@ -34,16 +34,14 @@ def zoo(
         return
     print_table(
         "Published models",
-        ("name", "parameters", "M MACs", "licence", "origin", "weights"),
+        ("name", "parameters", "M MACs", "weights", "licence and origin"),
         [
             (
                 row["name"],
                 f"{row['parameters']:,}",
                 f"{row['macs'] / 1e6:,.1f}",
-                row["licence"],
-                # The repository's owner and name on a line each, to fit 80 columns.
-                row["origin"].replace("/", "/\n") + (f"\n{row['note']}" if row["note"] else ""),
                 "here" if row["weights_here"] else "fetch",
+                "\n".join(line for line in (row["licence"], row["origin"], row["note"]) if line),
             )
             for row in rows
         ],
