@@ -50,8 +50,8 @@ def _clipped(box: np.ndarray, canvas: Picture) -> tuple[int, int, int, int]:
 
 def _rectangle(canvas: Picture, box: tuple[int, int, int, int], width: int) -> None:
     first, last = box[:2], box[2:]
-    cv2.rectangle(canvas, first, last, OUTLINE_COLOUR, width + 2, cv2.LINE_AA)
-    cv2.rectangle(canvas, first, last, BOX_COLOUR, width, cv2.LINE_AA)
+    cv2.rectangle(canvas, first, last, OUTLINE_COLOUR, width + 2)
+    cv2.rectangle(canvas, first, last, BOX_COLOUR, width)
 
 
 def _label(canvas: Picture, box: tuple[int, int, int, int], text: str, width: int) -> None:

@@ -259,10 +259,12 @@ class Pipeline:
             cap=_first(settings.cap, plan.cap),
             is_sorted=True,
         )
-        scores = values[kept] if decoded else sigmoid(values[kept])
+        found = boxes[kept] / ratio
+        if not np.isfinite(found).all():
+            raise _not_numbers(self.name)
         return Faces(
-            boxes[kept] / ratio,
-            scores,
+            found,
+            values[kept] if decoded else sigmoid(values[kept]),
             None if landmarks is None else landmarks[kept] / ratio[:2],
         )
 
@@ -277,14 +279,16 @@ class Pipeline:
         if isinstance(raw, DecodedFaces):
             return raw.boxes[item, survivors], points
         anchors = self.spec.anchors.anchors(*shape[2:])[survivors]
-        boxes = self.spec.codec.decode(raw.offsets[item, survivors], anchors)
+        # What overflows is no box; the caller refuses it.
+        with np.errstate(over="ignore", invalid="ignore"):
+            boxes = self.spec.codec.decode(raw.offsets[item, survivors], anchors)
         if points is not None:
             points = self.spec.codec.decode_points(points, anchors)
         return boxes, points
 
 
 def sigmoid(logits: Floats) -> Floats:
-    """Return scores; of any size."""
+    """Return the scores of logits of any size."""
     # Below -87 the exponential of a float32 overflows, and the score is 0 either way.
     odds: Floats = np.exp(-np.maximum(logits, np.float32(-87)))
     return np.float32(1) / (np.float32(1) + odds)
@@ -314,7 +318,11 @@ def _check_values(values: Floats, anchors: int, name: str) -> None:
         )
     # A sum is one cheap pass, and not finite as soon as one of its terms is not.
     if not np.isfinite(values.sum()) and np.isnan(values).any():
-        raise CheckpointError(
-            f"{name}: the network answers with values that are not numbers (NaN).\n"
-            "Its weights are damaged or its training diverged; use an earlier checkpoint."
-        )
+        raise _not_numbers(name)
+
+
+def _not_numbers(name: str) -> CheckpointError:
+    return CheckpointError(
+        f"{name}: the network answers with values that are infinite or no numbers (NaN).\n"
+        "Its weights are damaged or its training diverged; use an earlier checkpoint."
+    )
