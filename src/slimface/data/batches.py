@@ -14,9 +14,10 @@ from slimface.core.faces import Faces
 from slimface.data.pictures import PictureSet
 from slimface.data.transforms import Augment
 from slimface.deploy.media import Picture, read_picture, upright_size
-from slimface.errors import SlimfaceError, UsageError
+from slimface.errors import DataError, SlimfaceError, UsageError
 
 _DRAWS = 10
+_PICTURES = 50
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,19 +163,24 @@ class _Samples(Dataset[Batch]):
     def sample(self, epoch: int, index: int) -> tuple[Picture, Faces]:
         """Augment a picture until a face is left; where none ever is, take another picture."""
         rng = np.random.default_rng((self.seed, epoch, index))
-        while True:
+        for _ in range(_PICTURES):
             one = self.pictures[index]
             size, whole = upright_size(one.path), None
             if size is None:
                 whole = read_picture(one.path)
                 size = whole.shape[0], whole.shape[1]
             for _ in range(_DRAWS):
-                plan = self.augment.plan(*size, one.faces, rng, self.size_px, reduce=whole is None)
+                plan = self.augment.plan(size, one.faces, rng, self.size_px, reduce=whole is None)
                 if len(plan.faces):
                     if whole is None:
                         whole = read_picture(one.path, reduction=plan.reduction)
                     return plan.render(whole), plan.faces
             index = int(rng.integers(len(self.pictures)))
+        raise DataError(
+            f"{self.pictures.name}: of {_PICTURES} pictures, {_DRAWS} samples of {self.size_px} "
+            f"pixels each, no face was left (the last was {one.path}).\n"
+            "Use larger samples or a smaller min_area_px, or check the boxes."
+        )
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -119,21 +119,19 @@ class _Augmentation(Value):
         self, picture: Picture, faces: Faces, rng: np.random.Generator, size_px: int
     ) -> tuple[Picture, Faces]:
         """Return a sample of ``size_px`` x ``size_px`` pixels and the faces on it, maybe none."""
-        height, width = picture.shape[:2]
-        plan = self.plan(height, width, faces, rng, size_px)
+        plan = self.plan((picture.shape[0], picture.shape[1]), faces, rng, size_px)
         return plan.render(picture), plan.faces
 
     def plan(
         self,
-        height: int,
-        width: int,
+        shape: tuple[int, int],
         faces: Faces,
         rng: np.random.Generator,
         size_px: int,
         *,
         reduce: bool = False,
     ) -> Plan:
-        """Decide on a sample of a picture of this size, with the faces given.
+        """Decide on a sample of a picture of this height and width, with these faces.
 
         With ``reduce`` the picture can be decoded at a fraction of its size, where the sample
         needs no more; without, the plan's ``reduction`` is 1.
@@ -148,17 +146,16 @@ class PlainAugment(_Augmentation):
 
     def plan(
         self,
-        height: int,
-        width: int,
+        shape: tuple[int, int],
         faces: Faces,
         rng: np.random.Generator,
         size_px: int,
         *,
         reduce: bool = False,
     ) -> Plan:
-        """Decide on a sample of a picture of this size."""
-        window = Window(0, 0, max(height, width))
-        plan = _look_through(window, height, width, faces, size_px, self.min_area_px, reduce=reduce)
+        """Decide on a sample of a picture of this height and width."""
+        window = Window(0, 0, max(shape))
+        plan = _look_through(window, shape, faces, size_px, self.min_area_px, reduce=reduce)
         return _mirrored(plan) if rng.random() < self.mirror else plan
 
 
@@ -209,20 +206,19 @@ class S3fdAugment(_Augmentation):
 
     def plan(
         self,
-        height: int,
-        width: int,
+        shape: tuple[int, int],
         faces: Faces,
         rng: np.random.Generator,
         size_px: int,
         *,
         reduce: bool = False,
     ) -> Plan:
-        """Decide on a sample of a picture of this size."""
+        """Decide on a sample of a picture of this height and width."""
         if len(faces) and rng.random() < self.anchor_share:
-            window = self._anchor_window(height, width, faces, rng, size_px)
+            window = self._anchor_window(shape, faces, rng, size_px)
         else:
-            window = _square_window(height, width, faces.boxes, rng)
-        plan = _look_through(window, height, width, faces, size_px, self.min_area_px, reduce=reduce)
+            window = _square_window(shape, faces.boxes, rng)
+        plan = _look_through(window, shape, faces, size_px, self.min_area_px, reduce=reduce)
         plan = replace(
             plan,
             interpolation=_INTERPOLATIONS[rng.integers(len(_INTERPOLATIONS))],
@@ -231,7 +227,7 @@ class S3fdAugment(_Augmentation):
         return _mirrored(plan) if rng.random() < self.mirror else plan
 
     def _anchor_window(
-        self, height: int, width: int, faces: Faces, rng: np.random.Generator, size_px: int
+        self, shape: tuple[int, int], faces: Faces, rng: np.random.Generator, size_px: int
     ) -> Window:
         box = faces.boxes[rng.integers(len(faces))].astype(np.float64)
         face_side = float(np.sqrt(np.prod(box[2:] - box[:2] + 1)))
@@ -240,8 +236,8 @@ class S3fdAugment(_Augmentation):
         target = sizes[rng.integers(min(nearest + 1, len(sizes) - 1) + 1)]
         scale = target / face_side * 2 ** rng.uniform(-1, 1)
         side = size_px / scale
-        x = _offset(box[0], box[2], width, side, rng)
-        y = _offset(box[1], box[3], height, side, rng)
+        x = _offset(box[0], box[2], shape[1], side, rng)
+        y = _offset(box[1], box[3], shape[0], side, rng)
         return Window(x, y, side)
 
     def _recolour(self, rng: np.random.Generator) -> Recolour | None:
@@ -271,12 +267,13 @@ def _offset(low: float, high: float, length: float, side: float, rng: np.random.
     )
 
 
-def _square_window(height: int, width: int, boxes: Floats, rng: np.random.Generator) -> Window:
+def _square_window(shape: tuple[int, int], boxes: Floats, rng: np.random.Generator) -> Window:
     """A square of 0.3 to 1 times the shorter side that covers a face, or around the picture.
 
     The reference draws one window from each of five samplers and picks one of those found; the
     first found in a random order of the samplers has the same distribution.
     """
+    height, width = shape
     shares = rng.permutation(np.concatenate([[1.0], rng.uniform(0.3, 1, 4)]))
     for side in shares * min(height, width):
         corners = rng.random((_TRIES, 1, 2)) * (width - side, height - side)
@@ -292,8 +289,7 @@ def _square_window(height: int, width: int, boxes: Floats, rng: np.random.Genera
 
 def _look_through(
     window: Window,
-    height: int,
-    width: int,
+    shape: tuple[int, int],
     faces: Faces,
     size_px: int,
     min_area_px: float,
@@ -305,8 +301,8 @@ def _look_through(
     reduction: Literal[1, 2, 4, 8] = 1
     if reduce:
         reduction = next((r for r in _REDUCTIONS if r <= shrink), 1)
-    x1, x2, left, right = _on_grid(window.x, window.side, width, size_px, reduction)
-    y1, y2, top, bottom = _on_grid(window.y, window.side, height, size_px, reduction)
+    x1, x2, left, right = _on_grid(window.x, window.side, shape[1], size_px, reduction)
+    y1, y2, top, bottom = _on_grid(window.y, window.side, shape[0], size_px, reduction)
     scale = (right - left) / (x2 - x1) / reduction, (bottom - top) / (y2 - y1) / reduction
     shift = left - x1 * reduction * scale[0], top - y1 * reduction * scale[1]
     return Plan(

@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from slimface.core.faces import Faces
-from slimface.data.annotations import QUIRK, load_mat, parse_mat, parse_txt
+from slimface.data.annotations import QUIRK, parse_mat, parse_txt
 from slimface.data.pictures import ATTRIBUTE_NAMES, Annotated, PictureSet
 from slimface.errors import DataError, MissingError
-
-__all__ = ["load_mat", "parse_mat", "parse_txt", "read_widerface", "write_widerface"]
 
 log = logging.getLogger(__name__)
 
