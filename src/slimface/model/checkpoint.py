@@ -262,6 +262,32 @@ def read_published(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def rename(
+    tensors: Mapping[str, Tensor], prefixes: Mapping[str, str], *, where: str
+) -> dict[str, Tensor]:
+    """Return ``tensors`` by the names the module has for them.
+
+    Args:
+        tensors: A state dict.
+        prefixes: Prefix of a foreign name -> prefix of the module's.
+        where: Where the tensors come from, for error messages.
+
+    Raises:
+        CheckpointError: Two tensors would get one name.
+    """
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
+        new = prefixes.get(prefix, "") + name.removeprefix(prefix)
+        if new in renamed:
+            raise CheckpointError(
+                f"{where}: two tensors are called {new}, one of them by another spelling.\n"
+                "It is unclear which of them was trained; fetch the published file again."
+            )
+        renamed[new] = tensor
+    return renamed
+
+
 def drop_aliases(
     tensors: Mapping[str, Tensor], aliases: Mapping[str, str], *, where: str
 ) -> dict[str, Tensor]:

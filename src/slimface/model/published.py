@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from slimface.core.spec import DetectorSpec
 from slimface.core.value import Value
-from slimface.model import eresfd, extd
+from slimface.model import eresfd, extd, retinaface
+from slimface.model.backbones.backbone import PUBLISHED
 from slimface.model.checkpoint import Provenance
 
 ACADEMIC = "academic, non-commercial"
@@ -35,6 +36,9 @@ class Entry(Value):
     note: str = ""
     aliases: Mapping[str, str] = {}
     """Prefixes of second names in the files -> prefixes of the names that stay."""
+
+    renames: Mapping[str, str] = {}
+    """Prefixes in some variants of the files -> prefixes of the module's names."""
 
     @property
     def name(self) -> str:
@@ -104,6 +108,8 @@ _BFPGM_ALIASES = {
     **{f"base.m0.layer{i + 7}.": f"base.m0.FEM_{i}." for i in range(6)},
     **{f"{head}{i}.": f"{head}.{i}." for head in ("loc", "conf") for i in range(6)},
 }
+
+_RETINAFACE_RENAMES = {"FPN.": "fpn."}
 
 ENTRIES = (
     Entry(
@@ -200,4 +206,57 @@ ENTRIES = (
     _extd(32, "36a0e68ae5dda995b5efe9ab457ee0c5276ae09a8e93e3a25d20aeae2582d446", 301897),
     _extd(48, "3f05368c0d39a55c637b2fa7ef06a8626efb11f9cba1c3da057c5dd4f32982e3", 443717),
     _extd(64, "34f9b1eea0b9d477c8409ea236562662c29062553d6fd84a594530b087baefe2", 696881),
+    Entry(
+        spec=retinaface.retinaface("retinaface-mobilenet025"),
+        files=(
+            WeightFile(
+                path="retinaface/mobilenet0.25_Final.pth",
+                # The author's own link leads to a drive that programs cannot fetch from.
+                url="https://github.com/elliottzheng/face-detection/releases/download/0.0.1/"
+                "mobilenet0.25_Final.pth",
+                sha256="2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220",
+                size=1789735,
+            ),
+        ),
+        licence="MIT",
+        origin="biubug6/Pytorch_Retinaface",
+        renames=_RETINAFACE_RENAMES,
+    ),
+    Entry(
+        spec=retinaface.retinaface(
+            "retinaface-mobilenet025-1mb", sizes=((10, 20), (32, 64), (128, 256))
+        ),
+        files=(
+            _github(
+                "biubug6/Face-Detector-1MB-with-landmark",
+                "7f49cebe8c46c0d36debf2f4776dff35dd59a071",
+                "weights/mobilenet0.25_Final.pth",
+                local="retinaface/mobilenet0.25_1mb.pth",
+                sha256="ed6fa7d45a5179f03cb5ce82c73b0c6711372968e53782e88395acee88d319e1",
+                size=1789735,
+            ),
+        ),
+        licence="MIT",
+        origin="biubug6/Face-Detector-1MB-with-landmark",
+        note="trained at 300 px, with smaller anchors",
+    ),
 )
+
+
+def untrained(name: str) -> Entry | None:
+    """Return a model without published weights: RetinaFace on any backbone, to be trained.
+
+    Args:
+        name: ``retinaface:`` and a published backbone or one of timm's; ``retinaface-`` does as
+            well before the published ones.
+
+    Returns:
+        The entry, without files; None if no model is called that.
+    """
+    family, colon, backbone = name.partition(":")
+    if not colon:
+        family, _, backbone = name.partition("-")
+    if family != "retinaface" or not backbone or (not colon and backbone not in PUBLISHED):
+        return None
+    spec = retinaface.retinaface(f"retinaface-{backbone}", backbone=backbone)
+    return Entry(spec=spec, files=(), licence="", origin="", renames=_RETINAFACE_RENAMES)

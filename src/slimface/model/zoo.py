@@ -15,13 +15,13 @@ from urllib.parse import unquote, urlsplit
 
 from torch import Tensor
 
-from slimface.errors import CheckpointError, UsageError
+from slimface.errors import CheckpointError, MissingError, UsageError
 from slimface.model.build import build
-from slimface.model.checkpoint import drop_aliases, read_published, restore
+from slimface.model.checkpoint import drop_aliases, read_published, rename, restore
 from slimface.model.detector import Detector
 from slimface.model.download import Progress, download, sha256_of
 from slimface.model.profile import Profile, profile
-from slimface.model.published import ENTRIES, Entry, WeightFile
+from slimface.model.published import ENTRIES, Entry, WeightFile, untrained
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def names() -> list[str]:
 
 
 def entry(name: str) -> Entry:
-    """Return the published model of this name.
+    """Return the published model of this name; a trainable one, without files, if it has none.
 
     Raises:
         UsageError: There is none; the message says the nearest.
@@ -45,6 +45,9 @@ def entry(name: str) -> Entry:
     for known in ENTRIES:
         if known.name == name:
             return known
+    trainable = untrained(name)
+    if trainable is not None:
+        return trainable
     near = difflib.get_close_matches(name, names(), n=1)
     hint = f"Did you mean {near[0]}? " if near else ""
     raise UsageError(
@@ -67,10 +70,15 @@ def load(name: str, *, progress: Progress | None = None) -> Detector:
 
     Raises:
         UsageError: No model has this name.
-        MissingError: Its weights are nowhere on this machine and cannot be downloaded.
+        MissingError: Its weights are nowhere on this machine and cannot be downloaded, or nobody
+            has published any.
         CheckpointError: A file does not hold what it should.
     """
     known = entry(name)
+    if not known.files:
+        raise MissingError(
+            f"Nobody has published weights of {name}.\nTrain it: slimface train {name} --scratch"
+        )
     if known.restricted:
         log.warning(
             "%s: the weights of %s are for %s use; so is everything made from them.",
@@ -168,7 +176,8 @@ def _candidates(file: WeightFile) -> Iterator[Path]:
 
 
 def _assembled(known: Entry, tensors: Mapping[str, Tensor], *, where: str) -> Detector:
-    return restore(known.spec, drop_aliases(tensors, known.aliases, where=where), where=where)
+    named = rename(tensors, known.renames, where=where)
+    return restore(known.spec, drop_aliases(named, known.aliases, where=where), where=where)
 
 
 def _refuse_wrong_pairing(file: Path, wanted: Entry) -> None:

@@ -1,6 +1,7 @@
 """Pretrained: ImageNet weights for the backbone of a detector that is to be trained."""
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def load_pretrained_(backbone: Backbone, source: Path | str | None = None) -> No
         CheckpointError: The file does not hold the weights of this backbone.
     """
     if source is None:
+        if os.environ.get("SLIMFACE_OFFLINE", "0") not in ("", "0"):
+            raise MissingError(
+                "SLIMFACE_OFFLINE forbids the network.\n"
+                "Give a file with the weights, or train from random ones."
+            )
         place, tensors = "the published weights", backbone.published_state()
     else:
         place, tensors = str(source), _read(Path(source))
