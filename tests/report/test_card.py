@@ -303,6 +303,15 @@ def test_a_busy_machine_is_admitted(run_folder: Path) -> None:
     assert "busy with other work during 6 of 6 benchmarks" in read(run_folder).text
 
 
+def test_a_command_is_shown_once_whatever_folder_it_was_called_from(run_folder: Path) -> None:
+    path = run_folder / "records.jsonl"
+    first, *rest = path.read_text().split('"slimface run')
+    path.write_text(first + '"/opt/bin/slimface run' + '"slimface run'.join(rest))
+    page = read(run_folder)
+    assert page.text.count("slimface run recipes/eresfd-fpgm-30.yaml") == 1
+    assert "/opt" not in page.text
+
+
 def test_the_card_can_be_written_elsewhere(run_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "page.html"
     assert write_card(run_folder, out) == out

@@ -63,6 +63,20 @@ def test_a_model_without_a_parent_has_one_picture(tmp_path: Path) -> None:
     assert "data:image/jpeg" in shown[0].after
 
 
+def test_annotated_faces_that_are_not_found_are_shown(tmp_path: Path) -> None:
+    picture = np.zeros((100, 100, 3), np.uint8)
+    truth = faces((10, 10, 30, 30), (50, 50, 90, 90))
+    near, far = faces((11, 10, 31, 30)), faces((60, 5, 70, 15))
+    line = save_example(tmp_path, "x", picture, before=truth, after=near, truth=truth)
+    shown, _ = examples(tmp_path, [entry(line)])
+    assert shown[0].words == "2 faces before, 1 after; 1 lost; 2 and 1 of the 2 annotated"
+    assert shown[0].before.count("missed") == 0
+    assert shown[0].after.count('class="face missed"') == 1
+    line = save_example(tmp_path, "y", picture, before=None, after=far, truth=truth)
+    shown, _ = examples(tmp_path, [entry(line)])
+    assert shown[0].words == "1 face found; 0 of the 2 annotated"
+
+
 def test_finding_nothing_before_is_not_the_same_as_no_record(tmp_path: Path) -> None:
     picture = np.zeros((40, 60, 3), np.uint8)
     line = save_example(tmp_path, "x", picture, before=Faces.none(), after=faces((1, 1, 9, 9)))

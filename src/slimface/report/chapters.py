@@ -143,7 +143,7 @@ def by_height(before: Evaluation | None, after: Evaluation | None) -> Figure | N
         faces = next(r.faces for r in pair if r is not None)
         notes.append(f"{name}, {faces:,} faces: {_in_words(pair)}")
     body = columns(
-        [name.removesuffix(" px") for name in names],
+        [name.replace(" px and more", "+").removesuffix(" px") for name in names],
         values,  # type: ignore[arg-type]
         Axis("AP", 0, 100),
         summary="Average precision by the height of the face in pixels. " + "; ".join(notes) + ".",

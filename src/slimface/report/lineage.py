@@ -91,6 +91,9 @@ def lineage(run: Run) -> list[Stop]:
 def _facts(entry: Entry) -> list[str]:
     """Return what a record adds to its stop."""
     record = entry.record
+    if entry.kind == "start":
+        origin = mapping(record.get("weights")).get("origin")
+        return [f"weights of {origin}"] if origin else []
     if entry.kind == "prune":
         after = number(mapping(record.get("after")).get("parameters"))
         return [f"{quantities.count(after)} parameters"] if after is not None else []

@@ -25,6 +25,9 @@ _MAX_PIXELS = 50_000_000
 _MOST_TEXT = 2_400_000
 _SAME = 0.5
 
+Rows = Sequence[tuple[Sequence[float], float]]
+"""Boxes, each with its score."""
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -101,56 +104,63 @@ def examples(folder: Path, entries: Sequence[Entry]) -> tuple[list[Example], lis
 def _example(key: str, name: str, picture: Picture, line: Mapping[str, Any]) -> Example:
     height = number(line.get("height")) or picture.shape[0]
     width = number(line.get("width")) or picture.shape[1]
-    first, last = (_rows(line.get(side)) for side in ("before", "after"))
+    first, last, truth = (_rows(line.get(side)) for side in ("before", "after", "truth"))
     data = base64.b64encode(_jpeg(picture)).decode()
     image = tag("image", href=f"data:image/jpeg;base64,{data}", id=key, width=width, height=height)
-    lost, new = _unmatched(first or [], last or []), _unmatched(last or [], first or [])
-    both = first is not None and last is not None
 
-    def drawn(what: str, rows: list[tuple[list[float], float]], alone: set[int], tone: str) -> Html:
-        boxes = [
-            _box(box, score, f"{tone} {'alone' if both and i in alone else ''}".strip())
+    def drawn(what: Html, rows: Rows, others: Rows | None, side: str) -> Html:
+        alone = set() if others is None else _unmatched(rows, others)
+        missed = [(truth or [])[i] for i in sorted(_unmatched(truth or [], rows))]
+        boxes = [_box(box, None, "missed") for box, _ in missed]
+        boxes += [
+            _box(box, score, f"{side} alone" if i in alone else side)
             for i, (box, score) in enumerate(rows)
         ]
         return tag(
             "svg",
-            what if isinstance(what, Html) else tag("use", href=f"#{key}"),
+            what,
             *boxes,
             viewBox=f"0 0 {width:g} {height:g}",
             role="img",
-            aria_label=f"{name}: {_faces(len(rows))} found {tone} the change",
+            aria_label=f"{name}: {_faces(len(rows))} found {side} the change",
         )
 
-    before = drawn(image, first, lost, "before") if first is not None else Html()
-    after = drawn(image if first is None else "", last or [], new, "after")
-    return Example(name, before, after, _words(first, last or [], lost, new))
+    again = tag("use", href=f"#{key}")
+    before = drawn(image, first, last or [], "before") if first is not None else Html()
+    after = drawn(image if first is None else again, last or [], first, "after")
+    return Example(name, before, after, _words(first, last or [], truth))
 
 
-def _words(
-    first: list[tuple[list[float], float]] | None,
-    last: list[tuple[list[float], float]],
-    lost: set[int],
-    new: set[int],
-) -> str:
+def _words(first: Rows | None, last: Rows, truth: Rows | None) -> str:
+    """Return what was found on each side, what changed, and how much of the truth that is."""
     if first is None:
-        return f"{_faces(len(last))} found"
-    parts = [f"{_faces(len(first))} before, {len(last)} after"]
-    if lost:
-        parts.append(f"{len(lost)} lost")
-    if new:
-        parts.append(f"{len(new)} new")
-    return "; ".join(parts) if lost or new else f"{parts[0]}, the same ones"
+        parts = [f"{_faces(len(last))} found"]
+    else:
+        lost, new = len(_unmatched(first, last)), len(_unmatched(last, first))
+        parts = [f"{_faces(len(first))} before, {len(last)} after"]
+        parts += [f"{lost} lost"] if lost else []
+        parts += [f"{new} new"] if new else []
+        parts += [] if lost or new else ["the same ones"]
+    if truth:
+        found = [
+            str(len(truth) - len(_unmatched(truth, rows)))
+            for rows in (first, last)
+            if rows is not None
+        ]
+        parts.append(f"{' and '.join(found)} of the {len(truth)} annotated")
+    return "; ".join(parts)
 
 
 def _faces(count: int) -> str:
     return "1 face" if count == 1 else f"{count} faces"
 
 
-def _box(box: Sequence[float], score: float, tone: str) -> Html:
+def _box(box: Sequence[float], score: float | None, tone: str) -> Html:
     x1, y1, x2, y2 = box
+    said = "annotated and not found" if score is None else f"score {score:.2f}"
     return tag(
         "rect",
-        tag("title", f"score {score:.2f}, {x2 - x1:.0f} × {y2 - y1:.0f} px"),
+        tag("title", f"{said}, {x2 - x1:.0f} × {y2 - y1:.0f} px"),
         x=f"{x1:.1f}",
         y=f"{y1:.1f}",
         width=f"{max(x2 - x1, 0):.1f}",
@@ -159,7 +169,7 @@ def _box(box: Sequence[float], score: float, tone: str) -> Html:
     )
 
 
-def _rows(value: object) -> list[tuple[list[float], float]] | None:
+def _rows(value: object) -> Rows | None:
     """Return boxes and scores, without what is not four finite numbers; None if not recorded."""
     if not isinstance(value, list):
         return None
@@ -172,9 +182,7 @@ def _rows(value: object) -> list[tuple[list[float], float]] | None:
     return rows
 
 
-def _unmatched(
-    some: Sequence[tuple[list[float], float]], others: Sequence[tuple[list[float], float]]
-) -> set[int]:
+def _unmatched(some: Rows, others: Rows) -> set[int]:
     """Return which of ``some`` overlap none of ``others`` by half."""
     if not some or not others:
         return set(range(len(some)))
@@ -206,5 +214,10 @@ def _jpeg(picture: Picture) -> bytes:
 
 def legend() -> Html:
     """Return what the colours of the boxes mean."""
-    names = (("before", "found before"), ("after", "found after"), ("alone", "only on that side"))
+    names = (
+        ("before", "found before"),
+        ("after", "found after"),
+        ("alone", "only on that side"),
+        ("missed", "annotated, not found"),
+    )
     return join(*[tag("span", tag("i", class_=f"key box {tone}"), text) for tone, text in names])

@@ -197,7 +197,7 @@ def _outcome(costs: Sequence[Row], quality: Sequence[Row]) -> str:
     if falls:
         parts.append(f"has {quantities.spoken(falls)}")
     if (row := named.get("Latency")) and row.share:
-        speed = f"{1 / row.share:.2g} times as fast"
+        speed = f"{1 / row.share:.2f} times as fast"
         parts.append(f"takes {row.after} instead of {row.before} a picture ({speed})")
     if quality and quality[-1].before and quality[-1].after and quality[-1].tone:
         last = quality[-1]
@@ -225,10 +225,14 @@ def _stamps(before: Evaluation | None, after: Evaluation | None) -> tuple[str, .
 
 
 def _commands(run: Run) -> tuple[str, ...]:
+    """Return the command lines, each once, whatever folder the program was called from."""
     said = [
         str(e.record.get("command") or "") if e.kind == "step" else e.command for e in run.entries
     ]
-    return tuple(dict.fromkeys(command for command in said if command))
+    words = [command.split(" ", 1) for command in said if command]
+    return tuple(
+        dict.fromkeys(" ".join([first.rpartition("/")[2], *rest]) for first, *rest in words)
+    )
 
 
 def _start(run: Run) -> Mapping[str, Any]:

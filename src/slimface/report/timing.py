@@ -41,7 +41,7 @@ def doubts(couples: Sequence[Couple]) -> list[str]:
     if busy:
         found.append(
             f"The machine was busy with other work during {len(busy)} of {len(every)} benchmarks, "
-            "so their durations are too long."
+            "so their durations are longer than those of a quiet one."
         )
     if any(a and b and _where(a) != _where(b) for a, b in couples):
         found.append(
