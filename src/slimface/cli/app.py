@@ -40,6 +40,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_INTERRUPTED = 130
+
 
 def _version(asked: bool) -> None:
     if asked:
@@ -84,13 +86,18 @@ app.add_typer(demo, name="demo")
 def main() -> None:
     """Run the command line; the only place where errors become messages and exit codes."""
     try:
-        app(standalone_mode=False)
+        # Typer turns Ctrl-C and typer.Exit into a number that it returns.
+        code = app(standalone_mode=False)
+        if code == _INTERRUPTED:
+            raise KeyboardInterrupt
+        if isinstance(code, int) and code:
+            sys.exit(code)
     except SlimfaceError as error:
         _fail(str(error), error.exit_code)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("Stopped. What was finished is kept; the same command goes on from there.", 130)
+        _fail(
+            "Stopped. What was finished is kept; the same command goes on from there.", _INTERRUPTED
+        )
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPIPE):
             raise

@@ -41,7 +41,7 @@ def parity(
     """Compare the faces that two models or files find; exit code 1 if they differ."""
     from slimface.export.parity import TOLERANCES
     from slimface.export.parity import parity as compare
-    from slimface.export.pictures import read_pictures, sample_pictures
+    from slimface.export.pictures import SCENES, read_pictures, sample_pictures
     from slimface.loading import load
 
     if precision not in TOLERANCES:
@@ -50,7 +50,7 @@ def parity(
     limits = TOLERANCES[precision].model_copy(
         update={name: value for name, value in asked.items() if value is not None}
     )
-    seen = read_pictures(pictures, limit=limit) if pictures else sample_pictures()
+    seen = read_pictures(pictures, limit=limit) if pictures else sample_pictures(limit or SCENES)
     report = compare(
         load(reference),
         load(candidate),
