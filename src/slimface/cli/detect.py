@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slimface.cli.console import diary, print_json, print_table, track
+from slimface.cli.console import console, diary, print_json, print_table, track
 from slimface.errors import DataError, SlimfaceError, UsageError
 
 if TYPE_CHECKING:
@@ -39,8 +39,9 @@ def detect(
         Path | None, typer.Option(help="Write the faces to this file (wider: folder).")
     ] = None,
     format_: Annotated[
-        str, typer.Option("--format", help=f"Format of --out: {', '.join(FORMATS)}.")
-    ] = "json",
+        str | None,
+        typer.Option("--format", help=f"Format of --out: {', '.join(FORMATS)}; else json."),
+    ] = None,
     score: Annotated[
         float | None, typer.Option(min=0, max=1, help="Lowest score. Default: the model's.")
     ] = None,
@@ -66,15 +67,19 @@ def detect(
     from slimface.deploy.media import expand, frames
     from slimface.deploy.pipeline import Settings
 
-    if format_ not in FORMATS:
+    if format_ not in (None, *FORMATS):
         raise UsageError(f"--format {format_} is not one of {', '.join(FORMATS)}.\nChoose one.")
+    if format_ is not None and out is None:
+        raise UsageError(f"--format {format_} of what?\nSay where to write it with --out.")
     settings = Settings(
         scale=scale, longest_px=longest, score_floor=score, nms_overlap=nms, cap=cap
     )
     things = expand(sources)
     _protect_originals(things, save)
-    if out is not None and format_ == "wider":
+    if format_ == "wider":
         _check_stems(things)
+    for folder in (save, out if format_ == "wider" else out and out.parent):
+        _make_folder(folder)
     pipeline = open_model(model, threads=threads, device=device)
     session = Session(pipeline, settings, save)
     pictures = frames(
@@ -90,8 +95,10 @@ def detect(
         raise
     finally:
         # After Ctrl-C as well: what was found so far is written and shown.
-        session.write(out, format_)
-        session.show(as_json=json)
+        try:
+            session.write(out, format_)
+        finally:
+            session.show(as_json=json)
     session.raise_failures()
 
 
@@ -104,6 +111,17 @@ def _protect_originals(things: "list[Source]", save: Path | None) -> None:
                     f"--save {save} would overwrite {thing.path} with the drawn picture.\n"
                     "Name another folder."
                 )
+
+
+def _make_folder(folder: Path | None) -> None:
+    """Find out before the work, not after it, that there is no place for what comes of it."""
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"nothing can be written to {folder}: {error.strerror}.\nName another place."
+        ) from None
 
 
 def _check_stems(things: "list[Source]") -> None:
@@ -140,13 +158,13 @@ class Session:
         from slimface.data.formats import Detected
 
         faces, timing = self.pipeline.detect_timed(frame.picture, self.settings)
-        height, width = frame.picture.shape[:2]
-        self.found.append(Detected(frame.name, faces, height, width))
-        self.timings.append(replace(timing, read_ms=frame.read_ms))
         if self.save is not None:
             from slimface.deploy.draw import draw
 
             self._keep(frame, draw(frame.picture, faces))
+        height, width = frame.picture.shape[:2]
+        self.found.append(Detected(frame.name, faces, height, width))
+        self.timings.append(replace(timing, read_ms=frame.read_ms))
 
     def _keep(self, frame: "Frame", drawn: Any) -> None:
         from slimface.deploy.draw import VideoFile, write_picture
@@ -176,7 +194,7 @@ class Session:
             self._video.close()
             self._video = None
 
-    def write(self, out: Path | None, format_: str) -> None:
+    def write(self, out: Path | None, format_: str | None) -> None:
         """Write what was found to a file, or for ``wider`` a folder."""
         from slimface.data.formats import write_coco, write_json
 
@@ -204,17 +222,10 @@ class Session:
             failed = [{"name": name, "error": str(error)} for name, error in self.failures]
             print_json({**self._about(), "pictures": pictures, "failed": failed})
         elif self.found:
-            columns = (
-                "picture",
-                "size",
-                "faces",
-                "read",
-                "resize",
-                "network",
-                "decode",
-                "total ms",
-            )
-            print_table(f"Faces by {self.pipeline.name}", columns, self._rows())
+            columns = ("picture", "faces", "read", "resize", "network", "decode", "total")
+            medians = "; in the last line, medians" if len(self.found) > 1 else ""
+            title = f"Faces found by {self.pipeline.name} ({self.pipeline.runtime})"
+            print_table(title, columns, self._rows(), caption=f"times in milliseconds{medians}")
 
     def raise_failures(self) -> None:
         """Say at the end what could not be read."""
@@ -241,18 +252,19 @@ class Session:
         }
 
     def _rows(self) -> Iterator[list[str]]:
-        shown = list(zip(self.found, self.timings, strict=True))[:MAX_ROWS]
-        for picture, timing in shown:
-            size = f"{picture.width}x{picture.height}"
+        # Beside the name, the columns need 55 characters.
+        room = max(20, console.width - 55)
+        for picture, timing in list(zip(self.found, self.timings, strict=True))[:MAX_ROWS]:
+            name = picture.name if len(picture.name) <= room else f"…{picture.name[1 - room :]}"
             times = [f"{value:.1f}" for value in _milliseconds(timing).values()]
-            yield [picture.name, size, str(len(picture.faces)), *times]
-        if len(self.found) > len(shown):
-            yield [f"… {len(self.found) - len(shown)} more", *[""] * 7]
+            yield [name, str(len(picture.faces)), *times]
+        if len(self.found) > MAX_ROWS:
+            yield [f"… {len(self.found) - MAX_ROWS} more", *[""] * 6]
         if len(self.found) > 1:
             faces = sum(len(picture.faces) for picture in self.found)
             columns = zip(*(_milliseconds(t).values() for t in self.timings), strict=True)
             medians = [f"{statistics.median(column):.1f}" for column in columns]
-            yield [f"{len(self.found)} pictures, median ms", "", str(faces), *medians]
+            yield [f"{len(self.found)} pictures", str(faces), *medians]
 
 
 def _milliseconds(timing: "Timing") -> dict[str, float]:
