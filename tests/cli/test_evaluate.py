@@ -10,7 +10,7 @@ from slimface.core.faces import Faces
 from slimface.core.record import Longest, Multiscale, Original
 from slimface.data.drawn import Drawn, write_drawn
 from slimface.data.widerface import read_widerface
-from slimface.errors import ProtocolError, UsageError
+from slimface.errors import MissingError, ProtocolError, UsageError
 from slimface.evaluate.predictions import write_predictions
 
 app = typer.Typer()
@@ -116,10 +116,9 @@ def test_wrong_usage_is_said_before_any_work(root, words, what, monkeypatch):
         run("evaluate", *words, "--data", root)
 
 
-def test_without_pictures_it_says_how_to_name_them(monkeypatch):
-    monkeypatch.delenv("SLIMFACE_WIDER", raising=False)
-    with pytest.raises(UsageError, match="--data DIR or the variable SLIMFACE_WIDER"):
-        run("evaluate", "eresfd")
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(MissingError, match="nowhere"):
+        run("evaluate", "eresfd", "--data", tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,11 @@ def test_a_face_that_does_not_count_takes_its_detections_with_it():
     assert curve.average_precision == 1
 
 
+def test_of_two_faces_that_are_overlapped_alike_the_first_is_met():
+    curve = curve_of([found((A, 0.9))], truth_of([[A, A]], [[True, False]]))
+    assert curve.average_precision == 1
+
+
 def test_faces_of_pictures_without_detections_count():
     curve = curve_of([found((A, 0.9)), Faces.none()], truth_of([[A], [B]]))
     assert curve.average_precision == 0.5

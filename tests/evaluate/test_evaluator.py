@@ -89,6 +89,8 @@ def test_a_line_cut_off_by_a_kill_is_dropped(scene, spots, tmp_path):
     resumed = evaluate(predictor, scene.pictures, scene.truth, folder=tmp_path)
     assert len(predictor.asked) == 1
     assert figures(resumed) == figures(whole)
+    again = evaluate(spots(dies_after=0), scene.pictures, scene.truth, folder=tmp_path)
+    assert figures(again) == figures(whole)
 
 
 def test_a_broken_line_within_the_log_is_named(scene, spots, tmp_path):

@@ -105,12 +105,12 @@ class Witness:
 
     spec = None
 
-    def __init__(self, side):
-        self.side, self.asked = side, []
+    def __init__(self, width, height=None):
+        self.width, self.height, self.asked = width, height or width, []
 
     def detect(self, picture, settings):
         self.asked.append((settings.scale, int(picture[0, 0, 0])))
-        return Faces(np.float32([[0, 0, self.side, self.side]]), np.float32([0.5]))
+        return Faces(np.float32([[0, 0, self.width, self.height]]), np.float32([0.5]))
 
 
 def picture_of(height, width):
@@ -139,8 +139,10 @@ def test_shrunk_passes_answer_for_large_boxes_only():
     rule = Multiscale(max_pixels=100 * 100, keep_lone=False)
     small = detect_multiscale(Witness(29), picture_of(100, 100), Settings(cap=750), rule)
     large = detect_multiscale(Witness(30), picture_of(100, 100), Settings(cap=750), rule)
+    narrow = detect_multiscale(Witness(15, 30), picture_of(100, 100), Settings(cap=750), rule)
     assert len(small) == 0
     assert len(large) == 1
+    assert len(narrow) == 1
 
 
 def test_enlarged_passes_answer_for_small_boxes_only():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slimface.cli.console import print_json, print_table
+from slimface.cli.run import JsonOption
 
 if TYPE_CHECKING:
     from slimface.core.record import Evaluation
@@ -20,7 +21,7 @@ def compare(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Different protocols: a table for each.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Put stamped results side by side; those of different protocols are refused."""
     from slimface.evaluate.compare import by_protocol, check_same_protocol, read_evaluations

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slimface.cli.console import diary, print_json, print_table, track
+from slimface.cli.run import DataOption, JsonOption, source_of
 from slimface.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,12 +23,7 @@ def evaluate(
         str | None,
         typer.Argument(help="Name of the zoo, checkpoint or exported file; none: --predictions."),
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with WIDER_val, wider_face_split and eval_tools.", envvar="SLIMFACE_WIDER"
-        ),
-    ] = None,
+    data: DataOption = "drawn",
     split: Annotated[str, typer.Option(help="val or train.")] = "val",
     truth: Annotated[
         str,
@@ -86,7 +82,7 @@ def evaluate(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the runtime.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 1,
     device: Annotated[str, typer.Option(help="Where torch computes: cpu, cuda, mps.")] = "cpu",
-    json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Score MODEL, or predictions of any detector, by the WIDER FACE protocol.
 
@@ -98,11 +94,6 @@ def evaluate(
         raise UsageError(
             "--folder and --save-predictions keep what a model finds; with --predictions there is "
             "no model.\nLeave them out."
-        )
-    if data is None:
-        raise UsageError(
-            "Which pictures? Name a folder in WIDER FACE's layout with --data DIR or the variable "
-            "SLIMFACE_WIDER.\n`slimface demo data DIR` draws a small one."
         )
     _check_truth(truth, split)
     given: dict[str, Any] = {
@@ -117,8 +108,9 @@ def evaluate(
     from slimface.data.widerface import read_widerface
     from slimface.evaluate.evaluator import evaluate as evaluate_model
 
-    pictures = read_widerface(data, split, partial=partial)
-    faces = _truth(truth, data, pictures)
+    root = source_of(data).folder()
+    pictures = read_widerface(root, split, partial=partial)
+    faces = _truth(truth, root, pictures)
     if limit is not None and limit < len(pictures):
         pictures = pictures.subset([i * len(pictures) // limit for i in range(limit)])
     command = ("slimface", *sys.argv[1:])
@@ -179,13 +171,13 @@ def _check_truth(choice: str, split: str) -> None:
         raise UsageError("WIDER FACE's official truth is of the split val.\nChoose --split val.")
 
 
-def _truth(choice: str, data: Path, pictures: "PictureSet") -> "Truth":
+def _truth(choice: str, root: Path, pictures: "PictureSet") -> "Truth":
     from slimface.evaluate.truth import Truth
     from slimface.evaluate.widerface import read_truth, truth_of
 
     if choice == "auto":
-        return truth_of(pictures, data)
-    return read_truth(data) if choice == "wider" else Truth.of(pictures)
+        return truth_of(pictures, root)
+    return read_truth(root) if choice == "wider" else Truth.of(pictures)
 
 
 def _score_predictions(
