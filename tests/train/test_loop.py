@@ -143,3 +143,23 @@ def test_two_processes_learn_the_same_weights(pictures: PictureSet, tmp_path: Pa
     assert_same(first, second)
     start = dict(build(eresfd.naver(width=4), seed=0).named_parameters())
     assert any(not torch.equal(first[name], start[name]) for name in first)
+
+
+def test_strided_pointwise_layers_never_see_channels_last(
+    detector: Detector, pictures: PictureSet
+) -> None:
+    """oneDNN corrupts the heap there (docs/decisions/0008)."""
+    seen: list[bool] = []
+
+    def look(_: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        seen.append(inputs[0].is_contiguous())
+
+    walk = epochs(detector, batches(pictures, size_px=256), MultiBox(), PLAN)
+    shortcuts = [m for n, m in detector.named_modules() if n.endswith("shortcut_layer.0")]
+    for shortcut in shortcuts:
+        assert isinstance(shortcut, torch.nn.Conv2d) and shortcut.stride == (2, 2)
+        shortcut.register_forward_hook(lambda m, i, o: look(m, i))
+    next(walk)
+    assert len(seen) == 3 * len(shortcuts) and all(seen)
+    walk.close()
+    assert not any(s._forward_pre_hooks for s in shortcuts)
