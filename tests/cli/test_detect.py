@@ -208,7 +208,7 @@ def test_ctrl_c_keeps_what_was_found(tmp_path, tiny_onnx):
     many = tmp_path / "many"
     many.mkdir()
     content = cv2.imencode(".png", picture_with(2))[1].tobytes()
-    for i in range(4000):
+    for i in range(1500):
         (many / f"{i:05d}.png").write_bytes(content)
     out, drawn = tmp_path / "out.json", tmp_path / "drawn"
     start = "from slimface.cli.app import main; main()"
@@ -228,7 +228,7 @@ def test_ctrl_c_keeps_what_was_found(tmp_path, tiny_onnx):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     done = json.loads(out.read_text())["pictures"]
-    assert 5 <= len(done) < 4000
+    assert 5 <= len(done) < 1500
     assert f"{len(done)} pictures were done" in err.decode()
     # The picture in hand may have been drawn already; nothing half-written stays.
     left = {path.name for path in drawn.iterdir()}

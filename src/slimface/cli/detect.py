@@ -104,13 +104,12 @@ def detect(
 
 def _protect_originals(things: "list[Source]", save: Path | None) -> None:
     for thing in things:
-        if save is not None and thing.path is not None:
-            target = save / thing.name
-            if target.resolve() == thing.path.resolve():
-                raise UsageError(
-                    f"--save {save} would overwrite {thing.path} with the drawn picture.\n"
-                    "Name another folder."
-                )
+        target = save / thing.name if save is not None else None
+        if target and thing.path and target.exists() and target.samefile(thing.path):
+            raise UsageError(
+                f"--save {save} would overwrite {thing.path} with the drawn picture.\n"
+                "Name another folder."
+            )
 
 
 def _make_folder(folder: Path | None) -> None:

@@ -194,12 +194,11 @@ class Pipeline:
         pixels = read_picture(picture) if isinstance(picture, str | Path) else picture
         check_picture(pixels)
         read = clock()
-        height, width = settings.network_size(*pixels.shape[:2])
-        images = self._normalise([pixels], height, width)
+        images = self.prepare([pixels], settings)
         resized = clock()
         raw = self.network(images)
         answered = clock()
-        faces = self._read(raw, 0, images.shape, _ratio(pixels, height, width), settings)
+        faces = self._read(raw, 0, images.shape, _ratio(pixels, settings), settings)
         done = clock()
         marks = (start, read, resized, answered, done)
         return faces, Timing(*(1e3 * (b - a) for a, b in pairwise(marks)))
@@ -224,13 +223,24 @@ class Pipeline:
             )
         if not pictures:
             return []
-        height, width = settings.network_size(*pictures[0].shape[:2])
-        images = self._normalise(pictures, height, width)
+        images = self.prepare(pictures, settings)
         raw = self.network(images)
-        ratio = _ratio(pictures[0], height, width)
+        ratio = _ratio(pictures[0], settings)
         return [
             self._read(raw, item, images.shape, ratio, settings) for item in range(len(pictures))
         ]
+
+    def prepare(
+        self,
+        pictures: Sequence[Picture],
+        settings: Settings = Settings(),
+    ) -> Floats:
+        """Return the network's input for pictures of one size: resized, normalised, padded.
+
+        The array is used again: it is valid until the next call in the same thread.
+        """
+        height, width = settings.network_size(*pictures[0].shape[:2])
+        return self._normalise(pictures, height, width)
 
     def _read(
         self,
@@ -305,9 +315,11 @@ def _first(asked: float | None, default: float) -> Any:
     return default if asked is None else asked
 
 
-def _ratio(picture: Picture, height: int, width: int) -> Floats:
+def _ratio(picture: Picture, settings: Settings) -> Floats:
     """Pixels of the network's input for one of the picture: x, y, x, y; rounding parts them."""
-    return np.asarray([width / picture.shape[1], height / picture.shape[0]] * 2, dtype=np.float32)
+    height, width = picture.shape[:2]
+    rows, columns = settings.network_size(height, width)
+    return np.asarray([columns / width, rows / height] * 2, dtype=np.float32)
 
 
 def _check_values(values: Floats, anchors: int, name: str) -> None:
