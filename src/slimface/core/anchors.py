@@ -42,6 +42,9 @@ class AnchorGrid(Value):
     height_per_width: float = Field(default=1.0, gt=0)
     """Anchors are this many times as high as wide."""
 
+    centre: float = Field(default=0.5, ge=0, le=1)
+    """Where in its cell an anchor is centred: 0 is the upper left corner, 0.5 the middle."""
+
     clip: bool = False
     """Clamp centres and sides to the input, as some published RetinaFace configurations do."""
 
@@ -57,8 +60,8 @@ class AnchorGrid(Value):
             rows, columns = level.rows_and_columns(height, width)
             step = level.step or level.stride
             count = len(level.sizes)
-            y = ((xp.arange(rows, dtype=xp.float32) + 0.5) * step).reshape(-1, 1, 1)
-            x = ((xp.arange(columns, dtype=xp.float32) + 0.5) * step).reshape(1, -1, 1)
+            y = ((xp.arange(rows, dtype=xp.float32) + self.centre) * step).reshape(-1, 1, 1)
+            x = ((xp.arange(columns, dtype=xp.float32) + self.centre) * step).reshape(1, -1, 1)
             one = xp.ones((rows, columns, count), dtype=xp.float32)
             side = xp.asarray(level.sizes, dtype=xp.float32).reshape(1, 1, -1) * one
             cell = xp.stack([x * one, y * one, side, side * self.height_per_width], axis=-1)

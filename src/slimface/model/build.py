@@ -12,6 +12,7 @@ ARCHITECTURES = {
     "eresfd": "slimface.model.eresfd:ERESFD",
     "extd": "slimface.model.extd:EXTD",
     "retinaface": "slimface.model.retinaface:RetinaFace",
+    "yunet": "slimface.model.yunet:YuNet",
 }
 """Name in the spec -> module and class, imported when first built. One line an architecture."""
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from slimface.core.spec import DetectorSpec
 from slimface.core.value import Value
-from slimface.model import eresfd, extd, retinaface
+from slimface.model import eresfd, extd, retinaface, yunet
 from slimface.model.backbones.backbone import PUBLISHED
 from slimface.model.checkpoint import Provenance
 
@@ -239,6 +239,21 @@ ENTRIES = (
         licence="MIT",
         origin="biubug6/Face-Detector-1MB-with-landmark",
         note="trained at 300 px, with smaller anchors",
+    ),
+    Entry(
+        spec=yunet.yunet("yunet-n"),
+        files=(
+            _github(
+                "ShiqiYu/libfacedetection.train",
+                "dca340aa082c71081a68d17db8e58b33a58a914b",
+                "onnx/yunet_n_dynamic.onnx",
+                local="peers/yunet_n_dynamic.onnx",
+                sha256="104ee26c71d5c270ce79a6b3dced91c91013260d29a6bf18f9296c5b8c4c2b12",
+                size=322906,
+            ),
+        ),
+        licence="Apache-2.0",
+        origin="ShiqiYu/libfacedetection.train",
     ),
 )
 

@@ -22,6 +22,7 @@ from slimface.model.detector import Detector
 from slimface.model.download import Progress, download, sha256_of
 from slimface.model.profile import Profile, profile
 from slimface.model.published import ENTRIES, Entry, WeightFile, untrained
+from slimface.model.yunet import read_onnx
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def load(name: str, *, progress: Progress | None = None) -> Detector:
         )
     tensors: dict[str, Tensor] = {}
     for file in known.files:
-        part = read_published(locate(file, progress=progress))
+        part = _read(locate(file, progress=progress))
         tensors.update({file.prefix + key: tensor for key, tensor in part.items()})
     return _assembled(known, tensors, where=f"weights of {name}")
 
@@ -115,7 +116,7 @@ def import_weights(path: Path | str | Mapping[str, Path], *, like: str) -> Detec
     )
     tensors: dict[str, Tensor] = {}
     for prefix, file in files.items():
-        part = read_published(file)
+        part = _read(file)
         _refuse_wrong_pairing(file, known)
         tensors.update({prefix + key: tensor for key, tensor in part.items()})
     return _assembled(known, tensors, where=", ".join(str(file) for file in files.values()))
@@ -173,6 +174,13 @@ def _candidates(file: WeightFile) -> Iterator[Path]:
         for name in dict.fromkeys((file.path, Path(file.path).name, published)):
             yield folder / name
     yield cache_folder() / file.path
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    if file.suffix == ".onnx":
+        # YuNet is the only one whose weights are published in this form.
+        return read_onnx(file)
+    return read_published(file)
 
 
 def _assembled(known: Entry, tensors: Mapping[str, Tensor], *, where: str) -> Detector:
