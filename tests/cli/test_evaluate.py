@@ -10,6 +10,7 @@ from slimface.core.faces import Faces
 from slimface.core.record import Longest, Multiscale, Original
 from slimface.data.drawn import Drawn, write_drawn
 from slimface.data.widerface import read_widerface
+from slimface.deploy.pipeline import Pipeline
 from slimface.errors import MissingError, ProtocolError, UsageError
 from slimface.evaluate.predictions import write_predictions
 
@@ -68,6 +69,43 @@ def test_the_table_shows_figure_interval_and_stamp(root, perfect, tmp_path):
     assert "100.0 to 100.0" in text
     assert text.count("│ all") == 1
     assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A detector of random weights, in a file."""
+    pytest.importorskip("torch")
+    from slimface.model import zoo
+    from slimface.model.build import build
+    from slimface.model.checkpoint import save
+
+    save(build(zoo.entry("eresfd").spec), tmp_path / "random.safetensors")
+    return tmp_path / "random.safetensors"
+
+
+def test_a_model_is_evaluated_and_an_interruption_is_made_good(root, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLIMFACE_HOME", str(tmp_path / "home"))
+    words = ["evaluate", model, "--data", root, "--threads", 1, "--json"]
+    whole = json.loads(run(*words))
+    assert whole["model"] == "random"
+    assert not list((tmp_path / "home").rglob("*.jsonl"))
+
+    asked = []
+
+    def stopping(self, *args):
+        asked.append(args)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return detect(self, *args)
+
+    detect = Pipeline.detect
+    monkeypatch.setattr(Pipeline, "detect", stopping)
+    CliRunner().invoke(app, [str(word) for word in words])
+    assert len(list((tmp_path / "home").rglob("*.jsonl"))) == 1
+    resumed = json.loads(run(*words))
+    assert len(asked) == 5
+    assert resumed["subsets"] == whole["subsets"]
+    assert not list((tmp_path / "home").rglob("*.jsonl"))
 
 
 def test_results_are_compared_in_one_table(root, perfect, tmp_path):

@@ -1,5 +1,6 @@
 import time
 
+import numpy as np
 import pytest
 
 from slimface.core.faces import Faces
@@ -10,6 +11,7 @@ from slimface.evaluate.detection_log import FILE
 from slimface.evaluate.evaluator import evaluate
 from slimface.evaluate.predictions import read_predictions
 from slimface.evaluate.scoring import protocol_of, score
+from slimface.evaluate.truth import Truth
 
 
 def figures(evaluation):
@@ -174,9 +176,10 @@ def test_no_picture_is_an_error(scene, spots):
         evaluate(spots(), scene.pictures[:0], scene.truth)
 
 
-def test_detections_of_other_programs_are_no_input(scene, spots):
+def test_detections_of_other_programs_are_no_input(scene, spots, tmp_path):
     with pytest.raises(UsageError, match="another program"):
-        evaluate(spots(), scene.pictures, scene.truth, rule=External())
+        evaluate(spots(), scene.pictures, scene.truth, rule=External(), folder=tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
 
 
 def test_saved_predictions_score_the_same(scene, spots, tmp_path):
@@ -193,6 +196,20 @@ def test_intervals_can_be_left_out(scene, spots):
     evaluation = evaluate(spots(), scene.pictures, scene.truth, resamples=0)
     assert evaluation.subsets[0].low is None
     assert evaluation.subsets[0].resampled == ()
+
+
+def test_a_range_of_heights_does_not_answer_for_mistakes_of_another_size():
+    truth = Truth(
+        "drawn", ("a.jpg",), np.array([1]), np.array([[0.0, 0, 10, 10]]),
+        {"all": np.array([True])}, 1, empty_pictures_count=True,
+    )  # fmt: skip
+    detections = [Faces(np.float32([[50, 0, 80, 300], [0, 0, 10, 10]]), np.float32([0.9, 0.8]))]
+    protocol = protocol_of(truth, External(), Settings())
+    evaluation = score(detections, truth, protocol, model="drawn", model_fingerprint="drawn")
+    assert evaluation.subset("all").average_precision == 0.5
+    assert evaluation.by_height[0].average_precision == 1
+    assert evaluation.by_height[0].name == "0-16 px"
+    assert evaluation.by_height[-1].average_precision is None
 
 
 def test_a_subset_without_faces_has_no_figure(scene):

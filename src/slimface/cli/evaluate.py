@@ -1,5 +1,8 @@
 """``slimface evaluate``: average precision by the official protocol, stamped."""
 
+import hashlib
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -73,7 +76,8 @@ def evaluate(
         int | None, typer.Option(min=1, help="Score only so many pictures, spread evenly.")
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option(help="Keep detections here; the same command goes on from them.")
+        Path | None,
+        typer.Option(help="Keep the detections here; without, only until it is finished."),
     ] = None,
     save_predictions: Annotated[
         Path | None, typer.Option(help="Write the detections as event/name.txt.")
@@ -106,7 +110,6 @@ def evaluate(
     given = {name: value for name, value in given.items() if value is not None}
 
     from slimface.data.widerface import read_widerface
-    from slimface.evaluate.evaluator import evaluate as evaluate_model
 
     root = source_of(data).folder()
     pictures = read_widerface(root, split, partial=partial)
@@ -118,19 +121,10 @@ def evaluate(
         faces = faces.restricted(one.name for one in pictures)
         evaluation = _score_predictions(predictions, faces, given, missing_ok, command)
     else:
-        from slimface.cli.opening import open_model
-
-        evaluation = evaluate_model(
-            open_model(str(model), threads=threads, device=device),
-            pictures,
-            faces,
-            **given,
-            folder=folder,
-            save_predictions=save_predictions,
-            progress=track,
-            workers=workers,
-            command=command,
-        )
+        evaluation = _evaluate_model(
+            str(model), pictures, faces, given, threads, device,
+            folder=folder, save_predictions=save_predictions, workers=workers, command=command,
+        )  # fmt: skip
     if out is not None:
         _write(evaluation, out)
     if json:
@@ -178,6 +172,36 @@ def _truth(choice: str, root: Path, pictures: "PictureSet") -> "Truth":
     if choice == "auto":
         return truth_of(pictures, root)
     return read_truth(root) if choice == "wider" else Truth.of(pictures)
+
+
+def _evaluate_model(
+    name: str,
+    pictures: "PictureSet",
+    truth: "Truth",
+    given: dict[str, Any],
+    threads: int | None,
+    device: str,
+    *,
+    folder: Path | None,
+    **options: Any,
+) -> "Evaluation":
+    from slimface.cli.opening import open_model
+    from slimface.evaluate.evaluator import evaluate as evaluate_model
+
+    model = open_model(name, threads=threads, device=device)
+    unfinished = None
+    if folder is None:
+        key = repr((model.fingerprint(), given, pictures.fingerprint(), truth.sha256))
+        home = Path(os.environ.get("SLIMFACE_HOME", Path.home() / ".cache" / "slimface"))
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        unfinished = home / "unfinished" / digest[:16]
+    evaluation = evaluate_model(
+        model, pictures, truth, **given, folder=folder or unfinished, progress=track, **options
+    )
+    if unfinished is not None:
+        # Kept for the case of an interruption only: finished, it would outlive changes of the code.
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return evaluation
 
 
 def _score_predictions(

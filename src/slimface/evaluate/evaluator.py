@@ -1,5 +1,6 @@
 """Score any predictor, from a module in training to a file on a phone, by the same rule."""
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,7 +31,14 @@ from slimface.evaluate.predictions import write_predictions
 from slimface.evaluate.scoring import protocol_of, score
 from slimface.evaluate.truth import Truth
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_RULE = Original(max_pixels=REFERENCE_PIXELS)
+
+_EXTERNAL = (
+    "The input rule 'external' describes detections of another program.\n"
+    "Choose original, longest or multiscale."
+)
 
 
 def evaluate(
@@ -76,6 +84,8 @@ def evaluate(
         ProtocolError: ``folder`` belongs to another model or protocol.
         UsageError: The rule does not describe an input, or the model cannot be told from others.
     """
+    if isinstance(rule, External):
+        raise UsageError(_EXTERNAL)
     truth = truth.restricted(one.name for one in pictures)
     settings = Settings(score_floor=score_floor, nms_overlap=nms_overlap, pre_nms=pre_nms, cap=cap)
     protocol = protocol_of(truth, rule, settings)
@@ -86,6 +96,8 @@ def evaluate(
         if folder is not None:
             log = stack.enter_context(DetectionLog(folder, model_fingerprint, protocol))
             found |= log.detected
+            if found:
+                logger.info("%s: %d of %d pictures are done", log.path, len(found), len(pictures))
         remaining = [one for one in pictures if one.name not in found]
         results = _detect_all(predictor, remaining, settings, rule, workers)
         shown = progress(results, "evaluate", total=len(remaining)) if progress else results
@@ -120,10 +132,7 @@ def detect(predictor: Predictor, picture: Picture, settings: Settings, rule: Inp
             limit = rule.max_pixels or pixels
             sized = replace(settings, scale=min(1.0, (limit / pixels) ** 0.5), longest_px=None)
         case External():
-            raise UsageError(
-                "The input rule 'external' describes detections of another program.\n"
-                "Choose original, longest or multiscale."
-            )
+            raise UsageError(_EXTERNAL)
     return predictor.detect(picture, sized)
 
 
