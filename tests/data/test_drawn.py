@@ -94,8 +94,8 @@ def test_the_pixels_of_a_head_change_where_its_box_is() -> None:
     assert not changed[: y1 - 40].any()
 
 
-def test_a_mirrored_scene_has_the_mirrored_truth() -> None:
-    """A portrait is pasted where it says: find its face by matching the photograph itself."""
+def test_a_portrait_is_pasted_where_its_box_says() -> None:
+    """Find the face by matching the photograph itself."""
     portrait = portraits()[0]
     if portrait is None:
         pytest.skip("scikit-image is not installed")

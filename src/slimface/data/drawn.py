@@ -51,7 +51,7 @@ class Drawn(Value):
     largest_share: float = Field(default=0.45, gt=0, le=0.9)
     """Height of the largest faces, as a share of the shorter side of the picture."""
 
-    portrait_share: float = Field(default=0.15, ge=0, le=1)
+    portrait_share: float = Field(default=0.1, ge=0, le=1)
     """Share of faces that are one of two public-domain photographs: Eileen Collins (NASA, in
     scikit-image) and Grace Hopper (US Navy, in matplotlib); drawn ones where these are missing."""
 

@@ -21,7 +21,8 @@ MEAN_COLOUR = (123, 117, 104)
 
 _REDUCTIONS: tuple[Literal[8, 4, 2], ...] = (8, 4, 2)
 _INTERPOLATIONS = (
-    cv2.INTER_NEAREST,
+    # The other nearest neighbour of OpenCV is half a pixel off.
+    cv2.INTER_NEAREST_EXACT,
     cv2.INTER_LINEAR,
     cv2.INTER_AREA,
     cv2.INTER_CUBIC,
@@ -55,7 +56,7 @@ class Plan:
     faces: Faces
     """The faces of the sample, in its pixels."""
 
-    interpolation: int = cv2.INTER_LINEAR
+    interpolation: int = cv2.INTER_AREA
     mirror: bool = False
     colour: "Recolour | None" = None
 
