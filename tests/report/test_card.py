@@ -248,6 +248,17 @@ def test_an_exported_file_needs_no_benchmark_to_have_a_size(make_run: Callable[.
     assert "431 kB" not in text
 
 
+def test_training_alone_is_not_compared_in_size(make_run: Callable[..., Path]) -> None:
+    kept = ("start", "epoch")
+    folder = make_run(lambda line: line["kind"] in kept)
+    for place in (folder, folder / "steps" / "00-start-abc"):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "model.safetensors").write_bytes(bytes(2000))
+    text = read(folder).text
+    assert "2 kB" in text
+    assert "was 2 kB" not in text
+
+
 def test_a_role_outranks_the_order_of_the_steps(run_folder: Path) -> None:
     path = run_folder / "records.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]

@@ -171,8 +171,9 @@ def _file_row(run: Run, before: Benchmark | None, after: Benchmark | None) -> Ro
     last = after.file_bytes if after else next(iter(exported[1]), None)
     if last is not None:
         return compare.bytes_row("File", first, last, detail=f"{lineage.exported_format(run)} file")
-    sizes = [_checkpoint_bytes(run.folder, pattern) for pattern in ("steps/00-*/", "")]
-    return compare.bytes_row("File", *sizes, detail="checkpoint")
+    # Training changes no size: without a cut there is nothing to compare with.
+    first = _checkpoint_bytes(run.folder, "steps/00-*/") if run.of("prune") else None
+    return compare.bytes_row("File", first, _checkpoint_bytes(run.folder, ""), detail="checkpoint")
 
 
 def _checkpoint_bytes(folder: Path, below: str) -> float | None:
