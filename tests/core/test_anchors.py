@@ -50,6 +50,12 @@ def test_anchors_are_made_once_and_cannot_be_changed():
         anchors[0, 0] = 1
 
 
+def test_anchors_of_huge_inputs_are_not_kept():
+    anchors = GRID.anchors(4000, 4000)
+    assert GRID.anchors(4000, 4000) is not anchors
+    assert len(anchors) == GRID.count(4000, 4000)
+
+
 def test_anchors_are_the_same_in_torch():
     np.testing.assert_array_equal(GRID.anchors_in(torch, 33, 50).numpy(), GRID.anchors(33, 50))
 

@@ -50,6 +50,8 @@ class AnchorGrid(Value):
 
     def anchors(self, height: int, width: int) -> Floats:
         """Return centre x, centre y, width, height in input pixels, shape ``(n, 4)``, read-only."""
+        if self.count(height, width) > _MOST_KEPT:
+            return _anchors.__wrapped__(self, height, width)
         return _anchors(self, height, width)
 
     def anchors_in(self, namespace: ModuleType, height: Any, width: Any) -> Any:
@@ -79,6 +81,10 @@ class AnchorGrid(Value):
             rows, columns = level.rows_and_columns(height, width)
             total += rows * columns * len(level.sizes)
         return total
+
+
+_MOST_KEPT = 2**19
+"""Anchors of larger inputs (8 MB each) are made again every time, so that memory stays bounded."""
 
 
 @lru_cache(maxsize=64)
