@@ -144,6 +144,7 @@ def test_mixing_protocols_is_refused_unless_asked_for(root, perfect, tmp_path):
         (["eresfd", "--input", "longest"], "--input is 'longest'"),
         (["eresfd", "--input", "longest:0"], "--input is 'longest:0'"),
         (["eresfd", "--input", "multiscale", "--max-pixels", "0"], "needs a limit"),
+        (["eresfd", "--keep-lone"], "a rule of voting"),
         (["eresfd", "--truth", "mine"], "--truth is 'mine'"),
         (["eresfd", "--truth", "wider", "--split", "train"], "of the split val"),
     ],
@@ -152,6 +153,13 @@ def test_wrong_usage_is_said_before_any_work(root, words, what, monkeypatch):
     monkeypatch.delenv("SLIMFACE_WEIGHTS", raising=False)
     with pytest.raises(UsageError, match=what):
         run("evaluate", *words, "--data", root)
+
+
+@pytest.mark.parametrize("option", ["--out", "--save-predictions", "--folder"])
+def test_a_place_that_cannot_be_written_is_named_before_any_work(root, tmp_path, option):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="file is not a folder"):
+        run("evaluate", "no-such-model", option, tmp_path / "file" / "x.json", "--data", root)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
@@ -168,7 +176,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
     ],
 )
 def test_input_rules_are_read_as_they_are_spelled(text, rule):
-    assert input_rule(text, 99, True) == rule
+    assert input_rule(text, 99, text == "multiscale") == rule
 
 
 def test_zero_pixels_means_no_limit():

@@ -11,7 +11,7 @@ import typer
 
 from slimface.cli.console import diary, print_json, print_table, track
 from slimface.cli.run import DataOption, JsonOption, source_of
-from slimface.errors import UsageError
+from slimface.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from slimface.core.record import Evaluation, InputRule, SubsetResult
@@ -100,6 +100,8 @@ def evaluate(
             "no model.\nLeave them out."
         )
     _check_truth(truth, split)
+    for place in (out, save_predictions, folder):
+        _check_writable(place)
     given: dict[str, Any] = {
         "rule": input_rule(input_, max_pixels, keep_lone) if input_ or model else None,
         "score_floor": score_floor,
@@ -117,16 +119,20 @@ def evaluate(
     if limit is not None and limit < len(pictures):
         pictures = pictures.subset([i * len(pictures) // limit for i in range(limit)])
     command = ("slimface", *sys.argv[1:])
+    kept: Path | None = None
     if predictions is not None:
         faces = faces.restricted(one.name for one in pictures)
         evaluation = _score_predictions(predictions, faces, given, missing_ok, command)
     else:
-        evaluation = _evaluate_model(
+        evaluation, kept = _evaluate_model(
             str(model), pictures, faces, given, threads, device,
             folder=folder, save_predictions=save_predictions, workers=workers, command=command,
         )  # fmt: skip
     if out is not None:
         _write(evaluation, out)
+    if kept is not None and kept != folder:
+        # Meant for interruptions: once there is a result, it would outlive changes of the code.
+        shutil.rmtree(kept, ignore_errors=True)
     if json:
         print_json(evaluation.model_dump(mode="json"))
     else:
@@ -142,6 +148,8 @@ def input_rule(text: str | None, max_pixels: int, keep_lone: bool) -> "InputRule
     from slimface.core.record import Longest, Multiscale, Original
 
     name, _, number = (text or "original").partition(":")
+    if keep_lone and name != "multiscale":
+        raise UsageError("--keep-lone is a rule of voting.\nGive it with --input multiscale.")
     if name == "original" and not number:
         return Original(max_pixels=max_pixels or None)
     if name == "multiscale" and not number:
@@ -156,6 +164,19 @@ def input_rule(text: str | None, max_pixels: int, keep_lone: bool) -> "InputRule
         f"--input is {text!r}; it is original, longest:N (such as longest:640) or multiscale.\n"
         "Choose one of them."
     )
+
+
+def _check_writable(place: Path | None) -> None:
+    """Find out before the work, not after it, that its result has no place to go."""
+    if place is None:
+        return
+    there = next(parent for parent in (place, *place.absolute().parents) if parent.exists())
+    fits = there.is_dir() if there != place else True
+    if not fits or not os.access(there, os.W_OK):
+        raise UsageError(
+            f"{place} cannot be written: {there} is "
+            f"{'read-only' if fits else 'not a folder'}.\nChoose another place."
+        )
 
 
 def _check_truth(choice: str, split: str) -> None:
@@ -184,24 +205,21 @@ def _evaluate_model(
     *,
     folder: Path | None,
     **options: Any,
-) -> "Evaluation":
+) -> "tuple[Evaluation, Path]":
+    """Return the evaluation and where its detections are."""
     from slimface.cli.opening import open_model
     from slimface.evaluate.evaluator import evaluate as evaluate_model
 
     model = open_model(name, threads=threads, device=device)
-    unfinished = None
-    if folder is None:
+    kept = folder
+    if kept is None:
         key = repr((model.fingerprint(), given, pictures.fingerprint(), truth.sha256))
         home = Path(os.environ.get("SLIMFACE_HOME", Path.home() / ".cache" / "slimface"))
-        digest = hashlib.sha256(key.encode()).hexdigest()
-        unfinished = home / "unfinished" / digest[:16]
+        kept = home / "unfinished" / hashlib.sha256(key.encode()).hexdigest()[:16]
     evaluation = evaluate_model(
-        model, pictures, truth, **given, folder=folder or unfinished, progress=track, **options
+        model, pictures, truth, **given, folder=kept, progress=track, **options
     )
-    if unfinished is not None:
-        # Kept for the case of an interruption only: finished, it would outlive changes of the code.
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return evaluation
+    return evaluation, kept
 
 
 def _score_predictions(
@@ -260,8 +278,14 @@ def _row(result: "SubsetResult", stamp: str) -> list[str]:
 
 
 def _write(evaluation: "Evaluation", out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(out.name + ".partial")
-    beside.write_text(evaluation.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    beside.replace(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(evaluation.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        beside.replace(out)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise DataError(
+            f"{out} cannot be written ({error.strerror}).\nMake room or choose another place."
+        ) from error
     diary.print(f"Result: {out}")
