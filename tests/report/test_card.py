@@ -301,6 +301,19 @@ def test_a_damaged_model_does_not_keep_the_card_from_being_written(
     assert "nothing can be said about their licence" in read(folder).text
 
 
+def test_a_long_sentence_about_a_run_is_shown_to_its_end(make_run: Callable[..., Path]) -> None:
+    folder = make_run(recipe="name: demo\nabout: A sentence that YAML has folded\n  to its end.\n")
+    assert "A sentence that YAML has folded to its end." in read(folder).text
+
+
+@pytest.mark.parametrize("recipe", ["name: [", "- a\n- b\n", "\t", "name: {a: 1}\n"])
+def test_a_recipe_that_cannot_be_read_leaves_the_folder_s_name(
+    make_run: Callable[..., Path], recipe: str
+) -> None:
+    markup = write_card(make_run(recipe=recipe)).read_text(encoding="utf-8")
+    assert "<h1>run</h1>" in markup
+
+
 def test_random_weights_have_no_foreign_licence(make_run: Callable[..., Path]) -> None:
     recipe = "name: demo\npretrained: false\n"
     text = read(make_run(lambda line: line["step"] != 0, recipe=recipe)).text

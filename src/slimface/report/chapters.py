@@ -103,7 +103,8 @@ def precision_recall(before: Evaluation | None, after: Evaluation | None) -> lis
     """Return a chart for each subset with a curve."""
     shown = after or before
     figures = []
-    for result in shown.subsets if shown else ():
+    subsets = shown.subsets if shown else ()
+    for result in subsets:
         both = [
             (tone, _subset(e, result.name)) for tone, e in (("before", before), ("after", after))
         ]
@@ -120,8 +121,8 @@ def precision_recall(before: Evaluation | None, after: Evaluation | None) -> lis
             if r is not None and r.average_precision is not None
         )
         axes = Axis("recall", 0, 1), Axis("precision", 0, 1)
-        title = result.name
-        body = lines(series, *axes, summary=f"Precision over recall, {title}: AP {words}.")
+        title = result.name if len(subsets) > 1 else f"Precision over recall, {result.name} faces"
+        body = lines(series, *axes, summary=f"Precision over recall, {result.name}: AP {words}.")
         keys = tuple((line.tone, line.name) for line in series)
         figures.append(Figure(title, body, keys, f"AP {words}; {result.faces:,} faces."))
     return figures

@@ -21,6 +21,9 @@ MOST = 8
 """Pictures a card shows at most."""
 
 LONGEST_PX = 720
+"""Longer side of an embedded picture."""
+
+_START_HEIGHT_PX = 236
 _MAX_PIXELS = 50_000_000
 _MOST_TEXT = 2_400_000
 _SAME = 0.5
@@ -40,6 +43,9 @@ class Example:
     after: Html
     words: str
     """What differs, in a sentence."""
+
+    width_px: int
+    """Width on the page to start from; pictures grow until their row is full."""
 
 
 def save_example(
@@ -128,7 +134,8 @@ def _example(key: str, name: str, picture: Picture, line: Mapping[str, Any]) -> 
     again = tag("use", href=f"#{key}")
     before = drawn(image, first, last or [], "before") if first is not None else Html()
     after = drawn(image if first is None else again, last or [], first, "after")
-    return Example(name, before, after, _words(first, last or [], truth))
+    room = _START_HEIGHT_PX * width / max(height, 1) * (1 if first is None else 2)
+    return Example(name, before, after, _words(first, last or [], truth), round(room))
 
 
 def _words(first: Rows | None, last: Rows, truth: Rows | None) -> str:
@@ -140,7 +147,7 @@ def _words(first: Rows | None, last: Rows, truth: Rows | None) -> str:
         parts = [f"{_faces(len(first))} before, {len(last)} after"]
         parts += [f"{lost} lost"] if lost else []
         parts += [f"{new} new"] if new else []
-        parts += [] if lost or new else ["the same ones"]
+        parts += [] if lost or new else ["all the same"]
     if truth:
         found = [
             str(len(truth) - len(_unmatched(truth, rows)))

@@ -1,12 +1,15 @@
 """Run: what a run folder holds, read without trust and without loss."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slimface.errors import DataError, MissingError
+
+log = logging.getLogger(__name__)
 
 RECORDS = "records.jsonl"
 RECIPE = "recipe.yaml"
@@ -137,11 +140,18 @@ def _entry(line: Any) -> Entry:
 
 
 def recipe_value(run: Run, key: str) -> str:
-    """Return a plain value at the top of the recipe, without needing a YAML reader."""
-    for line in run.recipe.splitlines():
-        if line.startswith(f"{key}:"):
-            return line.partition(":")[2].strip().strip("'\"")
-    return ""
+    """Return a plain value at the top of the recipe as text; empty if it cannot be read."""
+    try:
+        import yaml
+
+        value = mapping(yaml.safe_load(run.recipe)).get(key)
+    except (ImportError, ValueError, RecursionError) as error:
+        log.debug("%s is not read: %s", RECIPE, error)
+        return ""
+    except yaml.YAMLError as error:
+        log.warning("%s is not YAML: %s", run.folder / RECIPE, error)
+        return ""
+    return str(value) if isinstance(value, str | int | float) else ""
 
 
 def checkpoint_provenance(folder: Path) -> Mapping[str, Any]:

@@ -255,7 +255,7 @@ def _licence(run: Run) -> tuple[tuple[str, str], ...]:
     """Return the terms of the weights the run started from, as the run or its model states them."""
     stated = mapping(_start(run).get("weights")) or checkpoint_provenance(run.folder)
     terms = {key: stated[key] for key in ("name", "origin", "licence") if stated.get(key)}
-    if not terms and recipe_value(run, "pretrained") == "false":
+    if not terms and recipe_value(run, "pretrained") == "False":
         terms = {"origin": "random weights; nothing published is in them"}
     return tuple(lineage.flat(terms))
 
