@@ -59,6 +59,10 @@ class ChannelGroup:
     reason: str = ""
     """Why it cannot be cut; empty if it can."""
 
+    idle: bool = False
+    """Whether no prediction depends on one of its layers. Nothing but its use forbids cutting it:
+    an importance would be the same for all channels."""
+
 
 def channel_groups(detector: Detector) -> tuple[ChannelGroup, ...]:
     """Return all channel groups in the order of the layers, those that cannot be cut among them.
@@ -90,7 +94,8 @@ def channel_groups(detector: Detector) -> tuple[ChannelGroup, ...]:
             name = f"{name}#{named[name]}"
         group = ChannelGroup(name, len(members[0].positions), members)
         reason = _obstacle(traced, group, detector)
-        groups.append(replace(group, prunable=not reason, reason=reason))
+        idle = bool(_unused(traced, group))
+        groups.append(replace(group, prunable=not reason, reason=reason, idle=idle))
     return tuple(groups)
 
 
@@ -252,12 +257,18 @@ def _obstacle(traced: _Traced, group: ChannelGroup, detector: Detector) -> str:
             return f"{name} is a {type(layer).__name__}, which cannot be given other widths"
         if isinstance(layer, _ConvNd) and layer.groups > 1 and not is_depthwise(layer):
             return f"{name} is a convolution in {layer.groups} groups of fixed width"
-    unused = [m.module for m in group.members if m.side == "out" and m.module not in traced.used]
+    unused = _unused(traced, group)
     if unused:
-        return f"no prediction depends on {unused[0]}"
+        return f"no prediction depends on {unused}"
     if group.size == 1:
         return "it is a single channel"
     return ""
+
+
+def _unused(traced: _Traced, group: ChannelGroup) -> str:
+    """The first layer of a group on which no prediction depends; empty if there is none."""
+    unused = (m.module for m in group.members if m.side == "out" and m.module not in traced.used)
+    return next(unused, "")
 
 
 def _check_parameters(detector: Detector) -> None:
