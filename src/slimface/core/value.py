@@ -43,7 +43,11 @@ class Value(BaseModel):
 
 def explain(error: ValidationError, *, where: str, model: type[BaseModel]) -> str:
     """Return pydantic's complaints as lines a person can act on."""
-    mistakes = error.errors(include_url=False, include_context=False)
+    found = error.errors(include_url=False, include_context=False)
+    # A list whose items are wrong is itself reported as too short: the items are the mistake.
+    mistakes = [
+        one for one in found if not any(_is_inside(other["loc"], one["loc"]) for other in found)
+    ]
     lines = [f"{where} has {len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''}:"]
     for mistake in mistakes:
         place = ".".join(str(part) for part in mistake["loc"]) or "the whole"
@@ -58,6 +62,10 @@ def explain(error: ValidationError, *, where: str, model: type[BaseModel]) -> st
         lines.append(f"  {place}: {text}")
     lines.append("Correct the lines named above and run the command again.")
     return "\n".join(lines)
+
+
+def _is_inside(place: tuple[int | str, ...], other: tuple[int | str, ...]) -> bool:
+    return len(place) > len(other) and place[: len(other)] == other
 
 
 def _field_names(model: type[BaseModel]) -> list[str]:

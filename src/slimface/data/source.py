@@ -12,6 +12,8 @@ from slimface.data.pictures import PictureSet
 from slimface.data.widerface import read_widerface
 from slimface.errors import MissingError
 
+Split = Literal["train", "val"]
+
 
 class WiderFace(Value):
     """A folder in the official layout of WIDER FACE; any other data can be brought into it."""
@@ -39,7 +41,7 @@ class WiderFace(Value):
             )
         return Path(root)
 
-    def pictures(self, split: Literal["train", "val"]) -> PictureSet:
+    def pictures(self, split: Split) -> PictureSet:
         """Read one of the two splits."""
         pictures = read_widerface(self.folder(), split)
         if split == "train" and self.limit is not None and self.limit < len(pictures):
@@ -62,25 +64,23 @@ class DrawnScenes(Value):
     seed: int = 0
 
     def folder(self) -> Path:
-        """Draw the scenes unless they are there already, and return their folder."""
-        home = Path(os.environ.get("SLIMFACE_HOME", Path.home() / ".cache" / "slimface"))
-        root = home / "drawn" / self.fingerprint()[:16]
-        for split, count, seed in (
-            ("train", self.train, 2 * self.seed),
-            ("val", self.val, 2 * self.seed + 1),
-        ):
-            marker = root / f".{split}"
-            if not marker.exists():
-                scenes = Drawn(
-                    count=count, height_px=self.size_px, width_px=self.size_px, seed=seed
-                )
-                write_drawn(scenes, root, split)
-                marker.touch()
-        return root
+        """Return the folder that the scenes are in once they are drawn."""
+        home = Path(os.environ.get("SLIMFACE_HOME") or Path.home() / ".cache" / "slimface")
+        return home / "drawn" / self.fingerprint()[:16]
 
-    def pictures(self, split: Literal["train", "val"]) -> PictureSet:
-        """Read one of the two splits."""
-        return read_widerface(self.folder(), split)
+    def pictures(self, split: Split) -> PictureSet:
+        """Read one of the two splits; draw it first unless that has been done."""
+        root = self.folder()
+        drawn = root / f".{split}"
+        if not drawn.exists():
+            # Odd and even seeds: no scene of one split is in the other.
+            seed = 2 * self.seed + (split == "val")
+            count = self.train if split == "train" else self.val
+            side = self.size_px
+            scenes = Drawn(count=count, height_px=side, width_px=side, seed=seed)
+            write_drawn(scenes, root, split)
+            drawn.touch()
+        return read_widerface(root, split)
 
 
 Source = Annotated[WiderFace | DrawnScenes, Field(discriminator="kind")]

@@ -37,7 +37,8 @@ class L2(Value):
 
     def __call__(self, filters: Tensor) -> Tensor:
         """Score the rows of ``filters`` ``(c, k)``."""
-        return torch.linalg.vector_norm(filters, dim=1)
+        norms: Tensor = torch.linalg.vector_norm(filters, dim=1)
+        return norms
 
 
 class Fpgm(Value):
