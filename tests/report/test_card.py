@@ -1,13 +1,16 @@
 import json
 import re
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from slimface.errors import DataError, MissingError
+from slimface.cli.app import app
+from slimface.errors import DataError, MissingError, UsageError
 from slimface.report.card import write_card
 
 SECTIONS = [
@@ -341,3 +344,34 @@ def test_the_card_can_be_written_elsewhere(run_folder: Path, tmp_path: Path) -> 
     assert write_card(run_folder, out) == out
     assert out.read_text().startswith("<!doctype html>")
     assert [path.name for path in out.parent.iterdir()] == ["page.html"]
+
+
+def test_a_card_that_cannot_be_written_leaves_nothing(run_folder: Path, tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    (taken / "inside").mkdir(parents=True)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UsageError, match=r"taken cannot be written: .*\n.*--out"):
+        write_card(run_folder, taken)
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_card(run_folder, run_folder / "recipe.yaml" / "card.html")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_without_jinja2_it_says_what_to_install(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(MissingError, match=r"pip install 'slimface\[report\]'"):
+        write_card(run_folder)
+
+
+def test_the_command_prints_where_the_card_is(run_folder: Path) -> None:
+    done = CliRunner().invoke(app, ["report", str(run_folder)])
+    assert done.exit_code == 0
+    assert done.stdout == f"{run_folder / 'card.html'}\n"
+
+
+def test_the_command_explains_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert isinstance(done.exception, MissingError)
+    assert not (tmp_path / "card.html").exists()

@@ -1,8 +1,10 @@
 """Card: a run as one self-contained page, to read, print, or attach to a change."""
 
+import contextlib
+import os
 from pathlib import Path
 
-from slimface.errors import MissingError
+from slimface.errors import MissingError, UsageError
 from slimface.report import pictures
 from slimface.report.markup import Html
 from slimface.report.run import read_run
@@ -23,17 +25,25 @@ def write_card(run_folder: Path, out: Path | None = None) -> Path:
     Raises:
         MissingError: There are no records, or jinja2 is not installed.
         DataError: A record is broken.
+        UsageError: ``out`` cannot be written.
     """
     path = run_folder / "card.html" if out is None else out
     story = tell(read_run(run_folder))
     page = render(story)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".partial")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        beside.write_text(page, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_text(page, encoding="utf-8")
+            beside.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written: {error.strerror or error}.\n"
+            "Make room or choose another place with --out FILE."
+        ) from error
     return path
 
 
