@@ -114,6 +114,10 @@ class _Traced(nn.Module):
         self.detector = copy.deepcopy(detector).cpu().float().eval()
         for name, parameter in self.detector.named_parameters():
             parameter.requires_grad_(name not in detector.constant_names)
+        for name, module in list(self.detector.named_modules()):
+            # One slope for all channels is no layer to cut, and Torch-Pruning stumbles over it.
+            if isinstance(module, nn.PReLU) and module.num_parameters == 1:
+                self.detector.set_submodule(name, nn.LeakyReLU())
         self.names = {module: name for name, module in self.detector.named_modules() if name}
         self.names[self.picture] = PICTURE
         self.ran: set[str] = set()
@@ -206,8 +210,6 @@ def _places(
     for item in graph.get_pruning_group(module, write, channels).items:
         layer = item.dep.target.module
         if not isinstance(layer, nn.Module) or layer not in traced.names:
-            continue
-        if isinstance(layer, nn.PReLU) and layer.num_parameters == 1:
             continue
         writes = graph.is_out_channel_pruning_fn(item.dep.handler) or _passes_on(layer)
         by_channel = places.setdefault((traced.names[layer], "out" if writes else "in"), {})
@@ -312,8 +314,6 @@ def _widths(layer: nn.Module) -> dict[Side, int]:
     """Channels at each side of a layer that has to be in a group there."""
     if not is_resizable(layer) or not isinstance(layer.weight, Tensor):
         return {}
-    if isinstance(layer, nn.PReLU):
-        return {"out": layer.num_parameters} if layer.num_parameters > 1 else {}
     if _passes_on(layer):
         return {"out": len(layer.weight)}
     if isinstance(layer, _ConvNd) and layer.groups > 1:

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import pickle
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,12 @@ from slimface.model.detector import Detector
 from slimface.model.widths import resize_
 
 log = logging.getLogger(__name__)
+
+_GARBLED = (
+    *(RuntimeError, OSError, EOFError, ValueError, TypeError, AttributeError, LookupError),
+    *(ArithmeticError, AssertionError, struct.error),
+)
+"""What torch's unpickler raises, depending on where in a damaged file it stumbles."""
 
 _WRAPPERS = ("state_dict", "weight", "model")
 """Keys under which published files keep their tensors, beside epochs and the like."""
@@ -156,9 +163,15 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             f"{path} holds tensors but no spec, so it was not saved by slimface.\n"
             "Save it with slimface.model.checkpoint.save, which writes both."
         )
-    spec = read_spec(header["spec"], where=str(path))
-    provenance = Provenance.parse(header.get("provenance", "{}"), where=f"{path}, provenance")
-    metrics = tuple(json.loads(header.get("metrics", "[]")))
+    try:
+        spec = read_spec(header["spec"], where=str(path))
+        provenance = Provenance.parse(header.get("provenance", "{}"), where=f"{path}, provenance")
+        metrics = tuple(json.loads(header.get("metrics", "[]")))
+    except (RecipeError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"{path}: the header is not what slimface writes: {error}\n"
+            "The file was changed by another program or a newer slimface; save it again."
+        ) from None
     return Checkpoint(restore(spec, tensors, where=str(path)), spec, provenance, metrics)
 
 
@@ -247,7 +260,7 @@ def read_published(path: Path) -> dict[str, Tensor]:
             f" ({reason[0] if reason else 'unreadable pickle'}).\n"
             "Where you trust its author, load it there and save its state_dict() alone."
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except _GARBLED as error:
         raise CheckpointError(
             f"{path} is damaged or no weight file: {error}.\nFetch it again."
         ) from None

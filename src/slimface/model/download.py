@@ -42,7 +42,8 @@ def download(
     """
     if os.environ.get("SLIMFACE_OFFLINE", "0") not in ("", "0"):
         raise MissingError(
-            f"SLIMFACE_OFFLINE forbids the network.\n{_by_hand(url, target, sha256)}"
+            f"{target.name} is not on this machine, and SLIMFACE_OFFLINE forbids the network.\n"
+            f"{_by_hand(url, target, sha256)}"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")

@@ -11,8 +11,8 @@ from slimface.model.detector import Detector
 class TorchNetwork:
     """A detector as ``deploy.pipeline.Network``: NumPy in, NumPy out, nothing kept for training.
 
-    The detector is switched to evaluation mode at each call, so that a detector in training can be
-    validated with it.
+    A detector in training is switched to evaluation mode for the time of each call, so it can be
+    validated with it; then it must not be called from several threads.
     """
 
     def __init__(
@@ -30,13 +30,15 @@ class TorchNetwork:
     def __call__(self, images: Floats) -> RawFaces:
         """Predict from normalised float32 images ``(b, 3, height, width)``."""
         training = self.detector.training
-        self.detector.eval()
+        if training:
+            self.detector.eval()
         try:
             with torch.inference_mode():
                 batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
                 raw = self.detector(batch.contiguous(memory_format=self._layout))
         finally:
-            self.detector.train(training)
+            if training:
+                self.detector.train()
         landmarks = raw.landmarks
         return RawFaces(
             raw.logits.float().cpu().numpy(),
