@@ -115,9 +115,9 @@ def main() -> None:
 
 def _fail(message: str, code: int) -> None:
     first, _, rest = message.partition("\n")
-    diary.print(f"[bold red]Error:[/] {_plain(first)}", highlight=False)
+    diary.print(f"[bold red]Error:[/] {_plain(first)}", soft_wrap=True)
     if rest:
-        diary.print(_plain(rest), highlight=False)
+        diary.print(_plain(rest), soft_wrap=True)
     sys.exit(code)
 
 
