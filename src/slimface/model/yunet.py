@@ -248,7 +248,7 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
 
     Raises:
         MissingError: There is no such file, or the package onnx is not installed.
-        CheckpointError: It is no ONNX file, or too large a one.
+        CheckpointError: It is no ONNX file, too large a one, or that of another network.
     """
     if not path.is_file():
         raise MissingError(f"There is no file {path}.\nCheck the path.")
@@ -276,12 +276,14 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
         if node.op_type != "Conv":
             continue
         layer = _layer_name(node.input[1], layer)
-        for kind, name in zip(("weight", "bias"), node.input[1:], strict=True):
-            if name not in values:
-                raise CheckpointError(f"{path}: {layer} has no {kind}.\nFetch the published file.")
-            tensors[f"{layer}.{kind}"] = torch.from_numpy(
-                numpy_helper.to_array(values[name]).copy()
+        if len(node.input) != 3 or any(name not in values for name in node.input[1:]):
+            raise CheckpointError(
+                f"{path}: the convolution {layer} has no stored weight and bias.\n"
+                "The file holds another network; fetch the published one."
             )
+        for kind, name in zip(("weight", "bias"), node.input[1:], strict=True):
+            array = numpy_helper.to_array(values[name])
+            tensors[f"{layer}.{kind}"] = torch.from_numpy(array.copy())
     return tensors | _idle_norms(tensors)
 
 
