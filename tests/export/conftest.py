@@ -12,6 +12,7 @@ from slimface.export.onnx import Onnx
 from slimface.model.build import build
 from slimface.model.detector import Detector
 from slimface.model.eresfd import naver
+from slimface.model.retinaface import retinaface
 
 
 def lively(detector: Detector, seed: int = 0) -> Detector:
@@ -32,6 +33,11 @@ def lively(detector: Detector, seed: int = 0) -> Detector:
 @pytest.fixture(scope="session")
 def detector() -> Detector:
     return lively(build(naver("tiny", width=8), seed=0))
+
+
+@pytest.fixture(scope="session")
+def landmarked() -> Detector:
+    return lively(build(retinaface("tiny"), seed=0))
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,14 @@ import onnxruntime
 import pytest
 import torch
 
+from slimface.core.anchors import AnchorGrid, AnchorLevel
 from slimface.core.spec import read_spec
 from slimface.deploy.pipeline import Picture, Pipeline, Settings
 from slimface.deploy.runtimes import open_exported
 from slimface.errors import CheckpointError, ParityError, RecipeError
 from slimface.export.onnx import PROVENANCE_KEY, Onnx
 from slimface.model.detector import Detector, RawTensors
+from slimface.model.eresfd import naver
 from slimface.model.predictor import TorchNetwork
 from slimface.model.profile import profile
 
@@ -141,6 +143,61 @@ def test_the_same_model_gives_the_same_bytes(
     assert path.read_bytes() == raw_file.read_bytes()
 
 
+def test_landmarks_leave_the_graph_and_find_back_to_the_picture(
+    landmarked: Detector, tmp_path: Path
+) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    wanted = Pipeline(landmarked.spec, TorchNetwork(landmarked)).detect(
+        picture, Settings(score_floor=0.3)
+    )
+    assert wanted.landmarks is not None
+    assert len(wanted)
+    for decode in (False, True):
+        path = tmp_path / f"{decode}.onnx"
+        Onnx(height=64, width=96, decode=decode).write(landmarked, path)
+        found = open_exported(path).detect(picture, Settings(score_floor=0.3))
+        np.testing.assert_allclose(found.landmarks, wanted.landmarks, atol=0.05)
+
+
+class Toy(Detector):
+    """One anchor a cell, and one wide layer that is used four times."""
+
+    head_names = ("head",)
+
+    def __init__(self) -> None:
+        level = AnchorLevel(stride=4, sizes=(16.0,))
+        super().__init__(naver().model_copy(update={"anchors": AnchorGrid(levels=(level,))}))
+        self.stem = torch.nn.Conv2d(3, 32, 3, stride=4, padding=1)
+        self.again = torch.nn.Sequential(
+            torch.nn.Conv2d(32, 32, 3, padding=1, bias=False), torch.nn.BatchNorm2d(32)
+        )
+        self.head = torch.nn.Conv2d(32, 5, 1)
+
+    def maps(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x = self.stem(images)
+        for _ in range(4):
+            x = self.again(x).relu()
+        return (self.head(x),)
+
+    def read(self, maps: tuple[torch.Tensor, ...]) -> RawTensors:
+        rows = maps[0].flatten(2).transpose(1, 2)
+        return RawTensors(rows[..., 0], rows[..., 1:])
+
+
+def test_weights_that_are_used_four_times_are_stored_once(tmp_path: Path) -> None:
+    toy = Toy().eval()
+    Onnx(height=64, width=64).write(toy, tmp_path / "x.onnx")
+    weights = 4 * sum(parameter.numel() for parameter in toy.parameters())
+    assert (tmp_path / "x.onnx").stat().st_size < 1.3 * weights
+
+
+@pytest.mark.slow
+def test_the_newer_exporter_of_torch_writes_a_file_as_good(tmp_path: Path) -> None:
+    path = tmp_path / "x.onnx"
+    Onnx(height=64, width=64, exporter="dynamo", decode=True).write(Toy().eval(), path)
+    assert onnx.load(path).opset_import[0].version == 18
+
+
 def test_an_opset_nobody_writes_is_refused() -> None:
     with pytest.raises(RecipeError, match="opset"):
         Onnx.parse({"opset": 11}, where="test")
@@ -153,13 +210,3 @@ def test_the_oldest_and_newest_opset_are_written(
     path = tmp_path / "x.onnx"
     Onnx(height=64, width=64, opset=opset, decode=True).write(detector, path)
     assert onnx.load(path).opset_import[0].version == opset
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("decode", [False, True])
-def test_the_newer_exporter_of_torch_writes_a_file_as_good(
-    detector: Detector, tmp_path: Path, decode: bool
-) -> None:
-    path = tmp_path / "x.onnx"
-    Onnx(height=64, width=64, exporter="dynamo", decode=decode).write(detector, path)
-    assert onnx.load(path).opset_import[0].version == 18

@@ -88,6 +88,18 @@ def test_scores_that_drift_too_far_do_not_agree() -> None:
     assert not report.agrees
 
 
+def test_landmarks_that_wander_do_not_agree() -> None:
+    box = faces(A)
+    still = np.full((1, 5, 2), 50, np.float32)
+    moved = still.copy()
+    moved[0, 2, 0] += 3
+    for points, agrees, drift in ((still, True, 0.0), (moved, False, 0.03)):
+        report = compare(Faces(box.boxes, box.scores, still), Faces(box.boxes, box.scores, points))
+        assert report.largest_landmark_drift == pytest.approx(drift)
+        assert report.agrees is agrees
+    assert compare(box, box).largest_landmark_drift is None
+
+
 def test_without_a_face_nothing_is_proven() -> None:
     report = compare(faces(), faces())
     assert not report.agrees

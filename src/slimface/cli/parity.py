@@ -74,6 +74,7 @@ def parity(
 def show(report: "ParityReport") -> None:
     """Print a report as a table."""
     allowed = report.tolerance
+    landmarks = report.largest_landmark_drift
     print_table(
         f"{report.candidate} against {report.reference}",
         ["", "found", "allowed"],
@@ -87,6 +88,8 @@ def show(report: "ParityReport") -> None:
             ["smallest overlap", f"{report.smallest_iou:.4f}", f"{allowed.iou:g}"],
             ["largest difference in score", f"{report.largest_score_drift:.1e}",
              f"{allowed.score_drift:g}"],
+            *([["largest shift of a landmark / width", f"{landmarks:.1e}",
+               f"{allowed.landmark_drift:g}"]] if landmarks is not None else []),
             ["mean difference in score", f"{report.mean_score_drift:.1e}", ""],
         ],
     )  # fmt: skip

@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 import slimface
+from slimface.core.spec import DetectorSpec
 from slimface.core.value import Value
 from slimface.deploy.runtimes import (
     DECODED_NAMES,
@@ -90,7 +91,8 @@ class Onnx(Value):
 
     def _trace(self, graph: "_Graph", path: Path) -> bytes:
         """Return the ONNX file one of torch's exporters makes; it may use ``path`` meanwhile."""
-        images = torch.zeros(2 if self.dynamic else 1, 3, self.height, self.width)
+        height, width = _padded(graph.detector.spec, self.height, self.width)
+        images = torch.zeros(2 if self.dynamic else 1, 3, height, width)
         options: dict[str, Any] = {
             "input_names": ["images"],
             "output_names": list(graph.output_names),
@@ -170,9 +172,10 @@ class Onnx(Value):
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        shapes = [(1, self.height, self.width)]
+        spec = graph.detector.spec
+        shapes = [(1, *_padded(spec, self.height, self.width))]
         if self.dynamic:
-            shapes.append((2, *_OTHER_SIZE))
+            shapes.append((2, *_padded(spec, *_OTHER_SIZE)))
         generator = torch.Generator().manual_seed(0)
         for batch, height, width in shapes:
             images = 255 * torch.rand(batch, 3, height, width, generator=generator)
@@ -215,25 +218,38 @@ class _Graph(nn.Module):
         return tuple(decoded)
 
 
+def _padded(spec: DetectorSpec, height: int, width: int) -> tuple[int, int]:
+    """Return the size that the pipeline feeds the network with for a picture of this size."""
+    multiple = spec.preprocess.multiple_of
+    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+
+
 def _shorten(model: Any) -> None:
     """Drop what no runtime reads: a fifth of the file of so small a network, losing nothing.
 
-    Inferred shapes are inferred again by whoever wants them, and the names of tensors between
-    nodes repeat the path of the module; the nodes keep theirs.
+    Inferred shapes are inferred again by whoever wants them; the names of tensors between nodes
+    repeat the path of the module, which the nodes keep; and a layer that is used six times, as in
+    EXTD, needs its weights once.
     """
     graph = model.graph
     del graph.value_info[:]
-    kept = {value.name for value in (*graph.input, *graph.output)}
     short: dict[str, str] = {"": ""}  # an optional input that is left out
-
-    def rename(name: str) -> str:
-        return name if name in kept else short.setdefault(name, f"t{len(short)}")
-
+    short |= {value.name: value.name for value in (*graph.input, *graph.output)}
+    unique: dict[bytes, Any] = {}
     for tensor in graph.initializer:
-        tensor.name = rename(tensor.name)
+        name = tensor.name
+        tensor.name = ""
+        first = unique.setdefault(tensor.SerializeToString(deterministic=True), tensor)
+        if first is tensor:
+            short[name] = tensor.name = f"w{len(unique)}"
+        else:
+            short[name] = first.name
+    kept = list(unique.values())
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
     for node in graph.node:
-        node.input[:] = [rename(name) for name in node.input]
-        node.output[:] = [rename(name) for name in node.output]
+        node.input[:] = [short[name] for name in node.input]
+        node.output[:] = [short.setdefault(name, f"t{len(short)}") for name in node.output]
         node.doc_string = ""
 
 

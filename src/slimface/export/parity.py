@@ -49,11 +49,14 @@ class Tolerance(Value):
     score_drift: Fraction = 0.005
     """Largest difference in score between matched faces."""
 
+    landmark_drift: Fraction = 0.02
+    """Largest distance between matched landmarks, as a share of the face's width."""
+
 
 TOLERANCES = {
     "float32": Tolerance(),
-    "float16": Tolerance(iou=0.95, matched=0.99, score_drift=0.03),
-    "int8": Tolerance(iou=0.8, matched=0.9, score_drift=0.3),
+    "float16": Tolerance(iou=0.95, matched=0.99, score_drift=0.03, landmark_drift=0.05),
+    "int8": Tolerance(iou=0.8, matched=0.9, score_drift=0.3, landmark_drift=0.3),
 }
 """What numbers of each precision can be held to."""
 
@@ -102,6 +105,9 @@ class ParityReport(Value):
     smallest_iou: float
     """Of the matched faces; 1 if there are none."""
 
+    largest_landmark_drift: float | None = None
+    """Of the matched faces, as a share of their width; None for detectors without landmarks."""
+
     worst: tuple[PictureParity, ...] = ()
     """The pictures that differ most, worst first."""
 
@@ -118,6 +124,7 @@ class ParityReport(Value):
             self.faces > 0
             and self.matched_share >= self.tolerance.matched
             and self.largest_score_drift <= self.tolerance.score_drift
+            and (self.largest_landmark_drift or 0) <= self.tolerance.landmark_drift
         )
 
     def explain(self) -> str:
@@ -133,6 +140,11 @@ class ParityReport(Value):
             f"({self.matched_share:.2%} agree, {self.tolerance.matched:.2%} must); scores are up "
             f"to {self.largest_score_drift:.1e} apart ({self.tolerance.score_drift:.1e} allowed)"
         ]
+        if self.largest_landmark_drift is not None:
+            lines.append(
+                f"  landmarks are up to {self.largest_landmark_drift:.1e} of the face's width "
+                f"apart ({self.tolerance.landmark_drift:.1e} allowed)"
+            )
         limit = self.tolerance.score_drift
         lines += [
             f"  {picture}"
@@ -170,7 +182,8 @@ def parity(
     detect = replace(settings or Settings(), score_floor=floor)
     tolerance = tolerance or Tolerance()
     found: list[PictureParity] = []
-    drifts, ious = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
+    drifts, ious, shifts = ([np.zeros(0, np.float32)] for _ in range(3))
+    has_landmarks = False
     for name, picture in pictures:
         ours, theirs = reference.detect(picture, detect), candidate.detect(picture, detect)
         partner, iou = _partners(ours, theirs, tolerance.iou)
@@ -181,6 +194,9 @@ def parity(
         drift = np.abs(ours.scores[both] - theirs.scores[partner[both]])
         drifts.append(drift)
         ious.append(iou[both])
+        if ours.landmarks is not None and theirs.landmarks is not None:
+            has_landmarks = True
+            shifts.append(_landmark_drift(ours.select(both), theirs.select(partner[both])))
         found.append(
             PictureParity(
                 picture=name,
@@ -210,6 +226,9 @@ def parity(
         largest_score_drift=float(drift.max(initial=0)),
         mean_score_drift=float(drift.mean()) if len(drift) else 0.0,
         smallest_iou=float(iou.min(initial=1)),
+        largest_landmark_drift=(
+            float(np.concatenate(shifts).max(initial=0)) if has_landmarks else None
+        ),
         worst=tuple(found[:SHOWN]),
     )
 
@@ -233,3 +252,12 @@ def _at_least(scores: Floats, index: npt.NDArray[np.intp], score: float) -> npt.
     """Return where ``scores[index] >= score``; False where the index is -1."""
     reached: npt.NDArray[np.bool_] = np.append(scores, np.float32(-1))[index] >= score
     return reached
+
+
+def _landmark_drift(ours: Faces, theirs: Faces) -> Floats:
+    """Return for each face how far its farthest landmark is off, as a share of its width."""
+    assert ours.landmarks is not None and theirs.landmarks is not None
+    distances = np.linalg.norm(ours.landmarks - theirs.landmarks, axis=-1)
+    widths = np.maximum(ours.boxes[:, 2] - ours.boxes[:, 0], np.finfo(np.float32).tiny)
+    drift: Floats = distances.max(axis=1, initial=0) / widths
+    return drift
