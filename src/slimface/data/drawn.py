@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from slimface.core.faces import Faces, Floats
 from slimface.core.value import Value
-from slimface.data.drawn_backdrop import backdrop, clutter, finish, palette
+from slimface.data.drawn_backdrop import backdrop, clutter, cover, finish, palette
 from slimface.data.drawn_face import Pose, draw_body, draw_head
 from slimface.data.drawn_portraits import portraits
 from slimface.data.pictures import Annotated, PictureSet
@@ -100,7 +100,7 @@ def draw(spec: Drawn, index: int) -> tuple[Picture, Faces]:
             boxes.append(box)
             landmarks.append(points)
         if rng.random() < 0.1:
-            _cover(picture, boxes[-1], rng, colours)
+            cover(picture, boxes[-1], rng, colours)
     picture = finish(picture, rng)
     if not boxes:
         return picture, Faces.none()
@@ -139,28 +139,6 @@ def _shared(box: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> fl
         return 0.0
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     return float(np.prod(np.clip(sides, 0, None), axis=1).max() / np.prod(box[2:] - box[:2]))
-
-
-def _cover(
-    picture: Picture, box: Floats, rng: np.random.Generator, colours: npt.NDArray[np.float64]
-) -> None:
-    """Hide a quarter to a third of a face behind something that comes from one side."""
-    x1, y1, x2, y2 = box.astype(float)
-    width, height = x2 - x1, y2 - y1
-    share = rng.uniform(0.22, 0.36)
-    side = rng.integers(3)
-    centre = [
-        (x1 - width * (0.6 - share), (y1 + y2) / 2),
-        (x2 + width * (0.6 - share), (y1 + y2) / 2),
-        ((x1 + x2) / 2, y2 + height * (0.7 - share)),
-    ][side]
-    size = (1.2 * width, 1.3 * height) if side < 2 else (1.3 * width, 1.4 * height)
-    corners = cv2.boxPoints((centre, size, rng.uniform(-12, 12)))
-    colour = colours[rng.integers(len(colours))] * rng.uniform(0.5, 1.1)
-    cv2.fillPoly(
-        picture, [np.rint(corners).astype(np.int32)], [float(c) for c in np.clip(colour, 0, 255)],
-        cv2.LINE_AA,
-    )  # fmt: skip
 
 
 def write_drawn(

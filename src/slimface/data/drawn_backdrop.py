@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from slimface.core.faces import Floats
 from slimface.deploy.pipeline import Picture
 
 Colour = npt.NDArray[np.float64]
@@ -64,7 +65,8 @@ def _bytes(field: npt.ArrayLike) -> Picture:
     return np.asarray(cv2.addWeighted(field, 1, field, 0, 0, dtype=cv2.CV_8U), dtype=np.uint8)
 
 
-def _rgb(colour: npt.NDArray[np.float64]) -> list[float]:
+def rgb(colour: Colour) -> list[float]:
+    """Return a colour as OpenCV takes it, no channel out of range."""
     return [min(max(channel, 0.0), 255.0) for channel in colour.tolist()]
 
 
@@ -72,7 +74,7 @@ def _bricks(picture: Picture, rng: np.random.Generator, colours: npt.NDArray[np.
     height, width = picture.shape[:2]
     tall = int(rng.integers(8, 28))
     long = int(tall * rng.uniform(1, 2.6))
-    joint = _rgb(colours[2] * 0.8)
+    joint = rgb(colours[2] * 0.8)
     for row, y in enumerate(range(0, height, tall)):
         cv2.line(picture, (0, y), (width, y), joint, 1)
         for x in range((row % 2) * long // 2, width, long):
@@ -86,12 +88,12 @@ def _windows(picture: Picture, rng: np.random.Generator, colours: npt.NDArray[np
         wide = int(rng.integers(width // 8, width // 3))
         top = int(rng.integers(0, height // 2))
         wall = colours[rng.integers(len(colours))] * rng.uniform(0.6, 1.0)
-        cv2.rectangle(picture, (left, top), (left + wide, height), _rgb(wall), -1)
+        cv2.rectangle(picture, (left, top), (left + wide, height), rgb(wall), -1)
         cell = int(rng.integers(8, 26))
         for y in range(top + cell // 2, height, int(cell * 1.5)):
             for x in range(left + cell // 2, left + wide - cell, int(cell * 1.4)):
                 lit = wall * (1.6 if rng.random() < 0.3 else 0.55)
-                cv2.rectangle(picture, (x, y), (x + cell * 3 // 5, y + cell), _rgb(lit), -1)
+                cv2.rectangle(picture, (x, y), (x + cell * 3 // 5, y + cell), rgb(lit), -1)
         left += wide
 
 
@@ -103,7 +105,7 @@ def _spots(
     for _ in range(int(rng.integers(20, 60))):
         centre = int(rng.integers(width)), int(rng.integers(height))
         radius = int(rng.uniform(0.01, 0.07) * width) + 1
-        colour = _rgb(colours[rng.integers(2, len(colours))] * rng.uniform(0.7, 1.3))
+        colour = rgb(colours[rng.integers(2, len(colours))] * rng.uniform(0.7, 1.3))
         if soft:
             cv2.circle(layer, centre, radius, colour, -1, cv2.LINE_AA)
         else:
@@ -121,7 +123,7 @@ def _stripes(picture: Picture, rng: np.random.Generator, colours: npt.NDArray[np
     layer = picture.copy()
     for x in range(-height, width + height, step):
         cv2.line(
-            layer, (x, 0), (x + slant, height), _rgb(colours[3]), max(1, step // 3), cv2.LINE_AA
+            layer, (x, 0), (x + slant, height), rgb(colours[3]), max(1, step // 3), cv2.LINE_AA
         )
     cv2.addWeighted(picture, 0.55, layer, 0.45, 0, dst=picture)
 
@@ -145,11 +147,11 @@ def _board(
     corners = cv2.boxPoints(
         ((float(x), float(y)), (float(size), float(other)), rng.uniform(-20, 20))
     )
-    cv2.fillPoly(picture, [np.rint(corners).astype(np.int32)], _rgb(colour), cv2.LINE_AA)
+    cv2.fillPoly(picture, [np.rint(corners).astype(np.int32)], rgb(colour), cv2.LINE_AA)
     if rng.random() < 0.5:
         inner = corners * 0.8 + corners.mean(axis=0) * 0.2
         cv2.fillPoly(
-            picture, [np.rint(inner).astype(np.int32)], _rgb(255 - 0.5 * colour), cv2.LINE_AA
+            picture, [np.rint(inner).astype(np.int32)], rgb(255 - 0.5 * colour), cv2.LINE_AA
         )
 
 
@@ -160,12 +162,12 @@ def _ball(
         colour = np.array([225.0, 175, 135]) * rng.uniform(0.4, 1.05)
     radius = max(2, size // 2)
     axes = radius, int(radius * rng.uniform(0.8, 1.3))
-    cv2.ellipse(picture, (x, y), axes, 0, 0, 360, _rgb(colour), -1, cv2.LINE_AA)
+    cv2.ellipse(picture, (x, y), axes, 0, 0, 360, rgb(colour), -1, cv2.LINE_AA)
     glow = x - radius // 3, y - radius // 3
-    cv2.circle(picture, glow, max(1, radius // 3), _rgb(colour * 1.2 + 15), -1, cv2.LINE_AA)
+    cv2.circle(picture, glow, max(1, radius // 3), rgb(colour * 1.2 + 15), -1, cv2.LINE_AA)
     if rng.random() < 0.4:
         cv2.ellipse(
-            picture, (x, y), axes, 0, 20, 160, _rgb(colour * 0.6), max(1, size // 12), cv2.LINE_AA
+            picture, (x, y), axes, 0, 20, 160, rgb(colour * 0.6), max(1, size // 12), cv2.LINE_AA
         )
 
 
@@ -177,7 +179,7 @@ def _leaf(
         end = x + size * np.cos(np.deg2rad(angle)) / 2, y + size * np.sin(np.deg2rad(angle)) / 2
         axes = max(1, size // 2), max(1, size // 7)
         centre = int(end[0]), int(end[1])
-        cv2.ellipse(picture, centre, axes, float(angle), 0, 360, _rgb(green), -1, cv2.LINE_AA)
+        cv2.ellipse(picture, centre, axes, float(angle), 0, 360, rgb(green), -1, cv2.LINE_AA)
         green = green * rng.uniform(0.85, 1.15)
 
 
@@ -187,7 +189,7 @@ def _pole(
     height = picture.shape[0]
     lean = int(rng.integers(-size, size + 1))
     cv2.line(
-        picture, (x, 0), (x + lean, height), _rgb(colour * 0.7), max(1, size // 10), cv2.LINE_AA
+        picture, (x, 0), (x + lean, height), rgb(colour * 0.7), max(1, size // 10), cv2.LINE_AA
     )
 
 
@@ -195,9 +197,9 @@ def _wheel(
     picture: Picture, rng: np.random.Generator, x: int, y: int, size: int, colour: Colour
 ) -> None:
     radius = max(3, size // 2)
-    cv2.circle(picture, (x, y), radius, _rgb(colour * 0.35), -1, cv2.LINE_AA)
-    cv2.circle(picture, (x, y), radius * 3 // 5, _rgb(colour * 1.2 + 20), -1, cv2.LINE_AA)
-    cv2.circle(picture, (x, y), max(1, radius // 6), _rgb(colour * 0.3), -1, cv2.LINE_AA)
+    cv2.circle(picture, (x, y), radius, rgb(colour * 0.35), -1, cv2.LINE_AA)
+    cv2.circle(picture, (x, y), radius * 3 // 5, rgb(colour * 1.2 + 20), -1, cv2.LINE_AA)
+    cv2.circle(picture, (x, y), max(1, radius // 6), rgb(colour * 0.3), -1, cv2.LINE_AA)
 
 
 def _socket(
@@ -205,15 +207,34 @@ def _socket(
 ) -> None:
     """A plate with two dots, or four: as near to a face as a thing should get."""
     half = max(3, size // 3)
-    cv2.rectangle(picture, (x - half, y - half), (x + half, y + half), _rgb(colour * 1.1), -1)
+    cv2.rectangle(picture, (x - half, y - half), (x + half, y + half), rgb(colour * 1.1), -1)
     dot = max(1, half // 6)
     rows = (0,) if rng.random() < 0.5 else (-half // 3, half // 3)
     for dy in rows:
         for dx in (-half // 3, half // 3):
-            cv2.circle(picture, (x + dx, y + dy), dot, _rgb(colour * 0.2), -1, cv2.LINE_AA)
+            cv2.circle(picture, (x + dx, y + dy), dot, rgb(colour * 0.2), -1, cv2.LINE_AA)
 
 
 _THINGS = (_board, _board, _ball, _ball, _leaf, _pole, _wheel, _socket)
+
+
+def cover(
+    picture: Picture, box: Floats, rng: np.random.Generator, colours: npt.NDArray[np.float64]
+) -> None:
+    """Hide a quarter to a third of a face behind something that comes from one side."""
+    x1, y1, x2, y2 = box.astype(float)
+    width, height = x2 - x1, y2 - y1
+    share = rng.uniform(0.22, 0.36)
+    side = rng.integers(3)
+    centre = [
+        (x1 - width * (0.6 - share), (y1 + y2) / 2),
+        (x2 + width * (0.6 - share), (y1 + y2) / 2),
+        ((x1 + x2) / 2, y2 + height * (0.7 - share)),
+    ][side]
+    size = (1.2 * width, 1.3 * height) if side < 2 else (1.3 * width, 1.4 * height)
+    corners = cv2.boxPoints((centre, size, rng.uniform(-12, 12)))
+    colour = colours[rng.integers(len(colours))] * rng.uniform(0.5, 1.1)
+    cv2.fillPoly(picture, [np.rint(corners).astype(np.int32)], rgb(colour), cv2.LINE_AA)
 
 
 @lru_cache(maxsize=4)

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from slimface.core.faces import Floats
+from slimface.data.drawn_backdrop import Colour, rgb
 from slimface.deploy.pipeline import Picture
 
 Points = npt.NDArray[np.float64]
-Colour = npt.NDArray[np.float64]
 
 _SUBPIXEL_BITS = 4
 _SUBPIXELS = 1 << _SUBPIXEL_BITS
@@ -144,7 +144,7 @@ class _Brush:
 
     def fill(self, points: Points, colour: Colour, *, depth: float = 0) -> None:
         cv2.fillPoly(
-            self.picture, [self._fixed(points, depth)], _rgb(colour), cv2.LINE_AA, _SUBPIXEL_BITS
+            self.picture, [self._fixed(points, depth)], rgb(colour), cv2.LINE_AA, _SUBPIXEL_BITS
         )
 
     def line(
@@ -162,7 +162,7 @@ class _Brush:
             self.picture,
             [self._fixed(points, depth)],
             closed,
-            _rgb(colour),
+            rgb(colour),
             thickness,
             cv2.LINE_AA,
             _SUBPIXEL_BITS,
@@ -171,10 +171,6 @@ class _Brush:
     def _fixed(self, points: Points, depth: float) -> npt.NDArray[np.int32]:
         moved = points @ self.matrix + (self.origin + depth * self.yaw * self.matrix[0])
         return np.asarray(np.rint(moved), dtype=np.int32)
-
-
-def _rgb(colour: Colour) -> list[float]:
-    return [min(max(channel, 0.0), 255.0) for channel in colour.tolist()]
 
 
 def draw_body(picture: Picture, pose: Pose, rng: np.random.Generator, cloth: Colour) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from slimface.core.faces import Faces
-from slimface.data.annotations import QUIRK, parse_mat, parse_txt
+from slimface.data.annotations import QUIRK, Entry, parse_mat, parse_txt
 from slimface.data.pictures import ATTRIBUTE_NAMES, Annotated, PictureSet
 from slimface.errors import DataError, MissingError
 
@@ -56,17 +56,21 @@ def read_widerface(
                     "Put it there, or say that the folder is a part of the data set (partial)."
                 )
             continue
-        sized = (entry.numbers[:, 2] > 0) & (entry.numbers[:, 3] > 0)
-        sizeless += len(sized) - int(sized.sum())
-        numbers = entry.numbers[sized]
-        boxes = np.concatenate([numbers[:, :2], numbers[:, :2] + numbers[:, 2:4]], axis=1)
-        labels = numbers[:, 4:].astype(np.uint8)
-        pictures.append(Annotated(entry.name, images / entry.name, Faces.annotated(boxes), labels))
+        one = _annotated(entry, images)
+        sizeless += len(entry.numbers) - len(one.faces)
+        pictures.append(one)
     if sizeless:
         log.info("%s: %d faces of no width or height were left out", source, sizeless)
     if absent:
         log.info("%s: %d pictures are not in %s and were left out", source, absent, images)
     return PictureSet(f"widerface-{split}", tuple(pictures))
+
+
+def _annotated(entry: Entry, images: Path) -> Annotated:
+    numbers = entry.numbers[(entry.numbers[:, 2] > 0) & (entry.numbers[:, 3] > 0)]
+    boxes = np.concatenate([numbers[:, :2], numbers[:, :2] + numbers[:, 2:4]], axis=1)
+    labels = numbers[:, 4:].astype(np.uint8)
+    return Annotated(entry.name, images / entry.name, Faces.annotated(boxes), labels)
 
 
 def _annotations(root: Path, split: str) -> Path:
