@@ -211,16 +211,20 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name == "convolution":
             still = self._convolved(*args)
         elif name in _POINTWISE and not (name == "native_batch_norm" and args[5]):
-            still = self._pointwise(func, name, args, kwargs)
+            still = self._pointwise(func, name, args, kwargs, output)
         elif name in _RESAMPLING or (name == "mean" and _is_spatial(args)):
             still = _resampled(self.still(args[0]), output)
         elif name == "cat" and (args[1] if len(args) > 1 else 0) == 1:
             still = _side_by_side([self.still(part) for part in args[0]])
         return still if still is not None else _unknown(output)
 
-    def _pointwise(self, func: Any, name: str, args: Any, kwargs: Any) -> Still | None:
+    def _pointwise(
+        self, func: Any, name: str, args: Any, kwargs: Any, output: Tensor
+    ) -> Still | None:
         """Run the operation on the lists of values instead of the maps."""
-        states = [self._still[id(a)] for a in args if isinstance(a, Tensor) and id(a) in self._still]
+        states = [
+            self._still[id(a)] for a in args if isinstance(a, Tensor) and id(a) in self._still
+        ]
         others = [a for a in args if isinstance(a, Tensor) and id(a) not in self._still]
         if name != "native_batch_norm" and not all(_is_placeless(other) for other in others):
             return None
@@ -233,6 +237,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*given, **kwargs)
         values = result[0] if isinstance(result, tuple) else result
         width = values.shape[1]
+        if (output.dim(), output.shape[1]) != (values.dim(), width):
+            return None
         known = torch.stack([s.known.expand(width) for s in states]).all(dim=0)
         if name == "mul":
             # Nothing is heard through a zero, such as a fusion weight that training has closed.
@@ -345,7 +351,7 @@ def _side_by_side(states: list[Still]) -> Still | None:
     shapes = [state.values.shape[2:] for state in states]
     if len({len(shape) for shape in shapes}) > 1:
         return None
-    places = torch.broadcast_shapes(*shapes)
+    places = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
     values = [s.values.expand(1, len(s.known), *places) for s in states]
     border = next((s.border for s in states if s.border is not None), None)
     return _tidy(torch.cat([s.known for s in states]), torch.cat(values, dim=1), border)
@@ -366,5 +372,3 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
             yield value
         elif isinstance(value, Iterable) and not isinstance(value, str):
             yield from _tensors(value)
-
-
