@@ -26,6 +26,7 @@ from slimface.cli.profile import profile
 from slimface.cli.prune import prune
 from slimface.cli.report import report
 from slimface.cli.run import run_command
+from slimface.cli.shrink import shrink
 from slimface.cli.train import train
 from slimface.cli.zoo import zoo
 from slimface.errors import SlimfaceError
@@ -74,6 +75,7 @@ app.command("train")(train)
 app.command("evaluate")(evaluate)
 app.command("compare")(compare)
 app.command("prune")(prune)
+app.command("shrink")(shrink)
 app.command("profile")(profile)
 app.command("export")(export)
 app.command("parity")(parity)

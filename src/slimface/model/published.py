@@ -207,6 +207,21 @@ ENTRIES = (
     _extd(48, "3f05368c0d39a55c637b2fa7ef06a8626efb11f9cba1c3da057c5dd4f32982e3", 443717),
     _extd(64, "34f9b1eea0b9d477c8409ea236562662c29062553d6fd84a594530b087baefe2", 696881),
     Entry(
+        spec=extd.extd("extd-64-lfdp-fpgm50"),
+        files=(
+            _lfdp(
+                "f797ab4dcc2522d10b6efc96f57468c65cf8ec65",
+                "Pruned_Models/EXTD/FPGM/EXTD50_FPGM.pth",
+                "extd/lfdp_fpgm50.pth",
+                "8aa56029f9a0b552692bb439e7792b85a46de1becca95a5a8b3ff5a8827be502",
+                722013,
+            ),
+        ),
+        licence=ACADEMIC,
+        origin=_LFDP_ORIGIN,
+        note="filters zeroed, not removed",
+    ),
+    Entry(
         spec=retinaface.retinaface("retinaface-mobilenet025"),
         files=(
             WeightFile(

@@ -14,7 +14,7 @@ from slimface.model.detector import Detector
 from slimface.model.profile import Profile
 from slimface.model.widths import is_depthwise
 
-_NAMED = 3
+_NAMED = 2
 """So many layers are named in a reason; the others are counted."""
 
 
