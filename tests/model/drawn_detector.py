@@ -14,6 +14,7 @@ PARTS = (
     "crossed",
     "depthwise",
     "ghost",
+    "ghostly",
     "gated",
     "shared",
     "halved",
@@ -52,7 +53,7 @@ class Part(nn.Module):
                 nn.PReLU(),
                 conv(width, width, 1),
             )
-        elif kind == "ghost":
+        elif kind in ("ghost", "ghostly"):
             self.second = conv(width, half)
             self.third = conv(half, half, groups=half)
             self.join = conv(2 * half, width, 1)
@@ -75,6 +76,9 @@ class Part(nn.Module):
             case "ghost":
                 some = self.second(y)
                 return self.join(torch.cat([some, self.third(some)], dim=1))
+            case "ghostly":
+                some = self.second(y)
+                return x + torch.cat([some, self.third(some)], dim=1)
             case "gated":
                 return y * self.second(y).sigmoid()
             case "shared":

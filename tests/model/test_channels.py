@@ -112,6 +112,14 @@ def test_a_sum_with_a_concatenation_is_cut_in_two_groups():
     assert ("parts.0.third.0", "out") in places(second)
 
 
+def test_channels_tied_to_each_other_count_as_one():
+    """A map and its ghost are added to a stream: channels 0 and 2 of it go together."""
+    group = named(drawn_detector(("ghostly",), 4, seed=0))["stem.0"]
+    assert group.size == 2
+    assert places(group)["stem.0", "out"] == [[0, 2], [1, 3]]
+    assert places(group)["parts.0.second.0", "out"] == [[0], [1]]
+
+
 class _With(DrawnDetector):
     """A drawn detector with another part in the middle."""
 

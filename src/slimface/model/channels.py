@@ -9,7 +9,7 @@ nothing else in slimface knows of it.
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -103,6 +103,7 @@ def channel_groups(detector: Detector) -> tuple[ChannelGroup, ...]:
 _FAILURES = (ArithmeticError, LookupError, ValueError, TypeError, AttributeError, RuntimeError)
 
 _Members = tuple[Member, ...]
+_Places = dict[tuple[str, Side], dict[int, list[int]]]
 
 
 class _Traced(nn.Module):
@@ -195,18 +196,18 @@ def _walked(traced: _Traced, graph: Any) -> Iterator[_Members]:
         if not free:
             continue
         places = _places(traced, graph, module, free)
+        if len(_routes(places, free)) > 1:
+            places = _tied(traced, graph, module, free)
         for (other, side), by_channel in places.items():
             if side == "out":
                 taken[other].update(i for where in by_channel.values() for i in where)
         yield from _uniform(places, free)
 
 
-def _places(
-    traced: _Traced, graph: Any, module: nn.Module, channels: list[int]
-) -> dict[tuple[str, Side], dict[int, list[int]]]:
+def _places(traced: _Traced, graph: Any, module: nn.Module, channels: list[int]) -> _Places:
     """Layer and side -> channel of ``module`` -> its positions there."""
     write = graph.get_pruner_of_module(module).prune_out_channels
-    places: dict[tuple[str, Side], dict[int, list[int]]] = {}
+    places: _Places = {}
     for item in graph.get_pruning_group(module, write, channels).items:
         layer = item.dep.target.module
         if not isinstance(layer, nn.Module) or layer not in traced.names:
@@ -219,17 +220,40 @@ def _places(
     return places
 
 
-def _uniform(
-    places: Mapping[tuple[str, Side], Mapping[int, list[int]]], channels: list[int]
-) -> Iterator[_Members]:
-    """Split channels that go to different layers, so that each member has a place for each."""
+def _tied(traced: _Traced, graph: Any, module: nn.Module, channels: list[int]) -> _Places:
+    """As ``_places``, for channels some of which may be tied to each other.
+
+    So they are where a map and what a depthwise convolution makes of it are concatenated and added
+    to a stream. Asked for all channels at once, Torch-Pruning keeps one owner for each position;
+    asked for each alone it names everything that must go along. Channels that must go along are
+    one channel, known by the first of them.
+    """
+    home: tuple[str, Side] = (traced.names[module], "out")
+    places: _Places = {}
+    for channel in channels:
+        alone = _places(traced, graph, module, [channel])
+        first = min(alone[home][channel])
+        for place, by_channel in alone.items():
+            positions = places.setdefault(place, {}).setdefault(first, [])
+            positions.extend(i for i in by_channel[channel] if i not in positions)
+    return places
+
+
+def _routes(places: _Places, channels: list[int]) -> dict[tuple[int, ...], list[int]]:
+    """Channels by how many positions they have in each place."""
     alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for channel in channels:
         route = tuple(len(by_channel.get(channel, ())) for by_channel in places.values())
-        alike[route].append(channel)
-    for route, together in alike.items():
+        if any(route):
+            alike[route].append(channel)
+    return alike
+
+
+def _uniform(places: _Places, channels: list[int]) -> Iterator[_Members]:
+    """Split channels that go to different layers, so that each member has a place for each."""
+    for route, together in _routes(places, channels).items():
         yield tuple(
-            Member(name, side, np.array([by_channel[c] for c in together], dtype=np.intp))
+            Member(name, side, np.array([sorted(by_channel[c]) for c in together], dtype=np.intp))
             for ((name, side), by_channel), count in zip(places.items(), route, strict=True)
             if count
         )

@@ -127,7 +127,9 @@ def fold_batch_norms(detector: Detector) -> Detector:
     folded = copy.deepcopy(detector).eval()
     for layer, norm in _pairs(folded):
         _fold_(layer, norm)
-        _replace_module_(folded, norm, nn.Identity())
+        # The norms of timm carry their activation inside, which stays.
+        inside = list(norm.children())
+        _replace_module_(folded, norm, nn.Sequential(*inside) if inside else nn.Identity())
     _compare(
         folded,
         copy.deepcopy(detector).eval(),
