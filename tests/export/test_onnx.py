@@ -10,9 +10,9 @@ import torch
 from slimface.core.anchors import AnchorGrid, AnchorLevel
 from slimface.core.spec import read_spec
 from slimface.deploy.pipeline import Picture, Pipeline, Settings
-from slimface.deploy.runtimes import open_exported
+from slimface.deploy.runtimes import PROVENANCE_KEY, open_exported
 from slimface.errors import CheckpointError, ParityError, RecipeError
-from slimface.export.onnx import PROVENANCE_KEY, Onnx
+from slimface.export.onnx import Onnx
 from slimface.model.detector import Detector, RawTensors
 from slimface.model.eresfd import naver
 from slimface.model.predictor import TorchNetwork

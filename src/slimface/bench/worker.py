@@ -80,8 +80,10 @@ def _cost(pipeline: "Pipeline", size: tuple[int, int]) -> dict[str, int]:
 
         counted = profile(detector, *size)
         return {"parameters": counted.parameters, "macs": counted.macs}
+    from slimface.deploy.runtimes import PROVENANCE_KEY
+
     metadata = getattr(pipeline.network, "metadata", {})
-    stated = json.loads(metadata.get("slimface.provenance", "{}")).get("cost", {})
+    stated = json.loads(metadata.get(PROVENANCE_KEY, "{}")).get("cost", {})
     cost = {"parameters": stated["parameters"]} if "parameters" in stated else {}
     if (stated.get("height"), stated.get("width")) == size:
         cost["macs"] = stated["macs"]

@@ -59,35 +59,38 @@ def benchmark(
 
 def show(records: Sequence["Benchmark"]) -> None:
     """Print the records as two tables: time, and everything else."""
-    places = [[r.model, r.runtime, f"{r.width}x{r.height}", str(r.threads)] for r in records]
+    inputs = [f"{r.width}x{r.height} {r.threads}t" for r in records]
     print_table(
         "Milliseconds of a whole detection",
-        ["model", "runtime", "input", "thr", "median", "p10-p90", "pre", "net", "post"],
+        ["model", "input", "median", "p10-p90", "best", "pre+net+post"],
         [
             [
-                *place,
+                r.model,
+                place,
                 f"{r.total.median_ms:.2f}",
                 f"{r.total.p10_ms:.1f}-{r.total.p90_ms:.1f}",
-                f"{r.preprocess.median_ms:.2f}",
-                f"{r.network.median_ms:.2f}",
-                f"{r.postprocess.median_ms:.2f}",
+                f"{r.total.best_round_ms:.2f}",
+                f"{r.preprocess.median_ms:.2f}+{r.network.median_ms:.2f}"
+                f"+{r.postprocess.median_ms:.2f}",
             ]
-            for place, r in zip(places, records, strict=True)
+            for place, r in zip(inputs, records, strict=True)
         ],
     )
     print_table(
-        "Size, memory and start",
-        ["model", "runtime", "input", "thr", "params", "MMACs", "file kB", "memory MB", "start ms"],
+        "Parameters, MACs (M), file (kB), memory (MB), start (ms)",
+        ["model", "runtime", "input", "params", "MACs", "file", "memory", "start"],
         [
             [
-                *place,
+                r.model,
+                r.runtime,
+                place,
                 "?" if r.parameters is None else f"{r.parameters:,}",
                 "?" if r.macs is None else f"{r.macs / 1e6:.1f}",
                 "" if r.file_bytes is None else f"{r.file_bytes / 1e3:.1f}",
                 f"{r.memory_bytes / 1e6:.0f}",
                 f"{r.open_ms + r.first_ms:.0f}",
             ]
-            for place, r in zip(places, records, strict=True)
+            for place, r in zip(inputs, records, strict=True)
         ],
     )
     last = records[-1]
@@ -95,7 +98,7 @@ def show(records: Sequence["Benchmark"]) -> None:
     diary.print(
         f"{last.machine.processor}, {last.machine.cores} cores, load average {load}, "
         f"{last.machine.system}; {last.faces} faces on the picture; {last.runs} runs in "
-        f"{last.rounds} rounds.",
+        f"{last.rounds} rounds; best: the median of the best round.",
         markup=False,
     )
     if last.load_average is not None and last.load_average > last.machine.cores + 1:

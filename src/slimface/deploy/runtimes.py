@@ -19,6 +19,9 @@ from slimface.errors import CheckpointError, MissingError
 SPEC_KEY = "slimface.spec"
 """Where an exported file keeps its spec as JSON."""
 
+PROVENANCE_KEY = "slimface.provenance"
+"""Where it says as JSON what it was made from, how, and what it costs."""
+
 OUTPUTS_KEY = "slimface.outputs"
 """``raw``: logits, offsets (, landmarks); ``decoded``: scores, boxes (, landmarks)."""
 

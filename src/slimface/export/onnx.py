@@ -26,6 +26,7 @@ from slimface.deploy.runtimes import (
     DECODED_NAMES,
     LANDMARKS_NAME,
     OUTPUTS_KEY,
+    PROVENANCE_KEY,
     RAW_NAMES,
     SPEC_KEY,
 )
@@ -38,9 +39,6 @@ log = logging.getLogger(__name__)
 OLDEST_OPSET = 17
 NEWEST_OPSET = 20
 """What both exporters can write and every ONNX Runtime we support can read."""
-
-PROVENANCE_KEY = "slimface.provenance"
-"""Where an exported file says what it was made from, and how."""
 
 _OTHER_SIZE = (333, 517)
 """An odd size, divisible by no stride: where rounding of map sizes goes wrong first."""
