@@ -56,7 +56,8 @@ class Part(nn.Module):
         elif kind in ("ghost", "ghostly"):
             self.second = conv(width, half)
             self.third = conv(half, half, groups=half)
-            self.join = conv(2 * half, width, 1)
+            if kind == "ghost":
+                self.join = conv(2 * half, width, 1)
         elif kind == "gated":
             self.second = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, width, 1))
         elif kind == "halved":
