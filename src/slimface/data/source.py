@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+import slimface
 from slimface.core.value import Value
 from slimface.data.drawn import Drawn, write_drawn
 from slimface.data.pictures import PictureSet
@@ -66,7 +67,8 @@ class DrawnScenes(Value):
     def folder(self) -> Path:
         """Return the folder that the scenes are in once they are drawn."""
         home = Path(os.environ.get("SLIMFACE_HOME") or Path.home() / ".cache" / "slimface")
-        return home / "drawn" / self.fingerprint()[:16]
+        # With the version, since a newer one may draw otherwise.
+        return home / "drawn" / f"{slimface.__version__}-{self.fingerprint()[:16]}"
 
     def pictures(self, split: Split) -> PictureSet:
         """Read one of the two splits; draw it first unless that has been done."""
