@@ -133,18 +133,8 @@ def test_anchors_of_other_strides_are_refused() -> None:
         build(spec.model_copy(update={"anchors": anchors}))
 
 
-GHOST = pytest.param(
-    "ghostnet",
-    marks=pytest.mark.xfail(
-        strict=True,
-        reason="channel_groups splits the stem in two, though its halves are one group: a residual "
-        "sum with a concatenation whose second half is made from the first",
-    ),
-)
-
-
 @pytest.mark.parametrize(
-    "backbone", ["mobilenet025", GHOST, "mobilenetv3", "mobilenetv4_conv_small_035"]
+    "backbone", ["mobilenet025", "ghostnet", "mobilenetv3", "mobilenetv4_conv_small_035"]
 )
 def test_removing_channels_is_silencing_them(backbone: str) -> None:
     """In double precision, where a wrongly followed channel cannot hide behind rounding."""
