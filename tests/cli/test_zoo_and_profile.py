@@ -27,7 +27,7 @@ def test_the_zoo_lists_what_a_buyer_asks_for(monkeypatch, tmp_path):
     monkeypatch.delenv("SLIMFACE_WEIGHTS", raising=False)
     result = runner.invoke(app, ["zoo"], catch_exceptions=False)
     assert result.exit_code == 0
-    for part in ("eresfd-lfdp-fpgm50", "92,208", "295.1", "Apache-2.0", "clovaai", "fetch"):
+    for part in ("eresfd-lfdp-fpgm50", "92,208", "295.1", "Apache-2.0", "clovaai/EResFD", "fetch"):
         assert part in result.stdout
 
 

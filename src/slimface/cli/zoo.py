@@ -1,5 +1,8 @@
 """``slimface zoo``: the published models, what they cost, and on which terms."""
 
+from collections.abc import Iterator
+from itertools import groupby
+from textwrap import wrap
 from typing import Annotated, Any
 
 import typer
@@ -34,17 +37,23 @@ def zoo(
         return
     print_table(
         "Published models",
-        ("name", "parameters", "M MACs", "weights", "licence and origin"),
-        [
-            (
-                row["name"],
-                f"{row['parameters']:,}",
-                f"{row['macs'] / 1e6:,.1f}",
-                "here" if row["weights_here"] else "fetch",
-                "\n".join(line for line in (row["licence"], row["origin"], row["note"]) if line),
-            )
-            for row in rows
-        ],
+        ("name", "parameters", "M MACs", "weights"),
+        _lines(rows),
         caption="MACs of convolutions and linear layers at 640x480. Weights that are not here are "
         "fetched when first used.",
     )
+
+
+def _lines(rows: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """The models of one publisher below his name and terms, so that all fits 80 columns."""
+    for (origin, licence), models in groupby(rows, lambda row: (row["origin"], row["licence"])):
+        yield (f"{origin}\n{licence}", "", "", "")
+        for row in models:
+            note = "".join(f"\n    {line}" for line in wrap(row["note"], 36))
+            here = "here" if row["weights_here"] else "fetch"
+            yield (
+                f"  {row['name']}{note}",
+                f"{row['parameters']:,}",
+                f"{row['macs'] / 1e6:,.1f}",
+                here,
+            )
