@@ -71,7 +71,7 @@ def _load_with_torch(
         import torch
 
         from slimface.model import checkpoint, zoo
-        from slimface.model.predictor import TorchNetwork
+        from slimface.model.predictor import pipeline
     except ImportError as error:
         if error.name is None or error.name.startswith("slimface"):
             raise
@@ -89,13 +89,7 @@ def _load_with_torch(
         name = source
     if threads is not None:
         torch.set_num_threads(threads)
-    return Pipeline(
-        detector.spec,
-        TorchNetwork(detector, device=device),
-        name=name,
-        runtime="torch",
-        identity=lambda: checkpoint.fingerprint(detector),
-    )
+    return pipeline(detector, name=name, device=device)
 
 
 def _check_name(name: str, known: list[str]) -> None:

@@ -1,17 +1,20 @@
 """Specs: a model as data, its pre- and postprocessing included."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 from pydantic import Field
 
-from slimface.core.anchors import AnchorGrid, BoxCodec
+from slimface.core.anchors import AnchorGrid, AnchorLevel, BoxCodec
 from slimface.core.value import Value
 from slimface.errors import CheckpointError
 
 SPEC_VERSION = 1
 """Raised whenever older code could no longer read a newer spec correctly."""
+
+CELL_PX = 12
+"""Side of what the first net of a cascade looks at, in pixels of its pyramid."""
 
 Option = bool | int | float | str | tuple[int, ...]
 
@@ -74,6 +77,83 @@ class DetectorSpec(Value):
     """Points a face; 0 for detectors that find boxes only."""
 
 
+class CascadeSpec(DetectorSpec):
+    """All that is needed to build, feed and read a cascade: P-, R- and O-Net and their rules.
+
+    The first net proposes boxes on a pyramid of the picture, the second refines them on crops of
+    24x24 pixels, the third on crops of 48x48. What is asked of the last net, its score and the
+    overlap of what stays (measured by the smaller box), stands in ``postprocess``.
+
+    Source: Zhang et al., "Joint Face Detection and Alignment Using Multitask Cascaded
+    Convolutional Networks", 2016, arXiv:1604.02878.
+    """
+
+    task: Literal["cascade"] = "cascade"  # type: ignore[assignment]  # one name, another value
+    anchors: AnchorGrid = AnchorGrid(levels=(AnchorLevel(stride=2, sizes=(12,)),))
+    """The cells of the first net on one picture of the pyramid."""
+
+    min_face_px: float = Field(default=20, gt=0)
+    """Smallest face looked for; it decides nearly all of the time."""
+
+    factor: float = Field(default=0.709, gt=0, lt=1)
+    """From one picture of the pyramid to the next."""
+
+    resize: Literal["area", "linear"] = "area"
+    """How the pyramid and the crops are sampled. ``area`` is the mean over whole pixels."""
+
+    level_pixel: Literal[0, 1] = 1
+    """Added to the scaled sides of the picture before they are truncated."""
+
+    cells: Literal["floor", "round"] = "floor"
+    """From a cell to its box: ``floor`` counts pixels from 1, ``round`` from 0."""
+
+    crop: Literal["cut", "pad"] = "cut"
+    """Crops end at the border of the picture, or go on in black. ``cut`` truncates and counts
+    pixels from 1, ``pad`` rounds and counts from 0."""
+
+    inclusive: bool = False
+    """Whether the second corner of a box is its last pixel, in squares and overlaps."""
+
+    offset_pixels: tuple[Literal[0, 1], Literal[0, 1], Literal[0, 1]] = (0, 1, 1)
+    """For each net: offsets are fractions of a box's sides plus this."""
+
+    proposal_floor: float = Field(default=0.6, ge=0, le=1)
+    """Lowest score of the first net."""
+
+    level_overlap: float = Field(default=0.5, gt=0, le=1)
+    """Of two boxes in one picture of the pyramid that overlap by more, the lower scored goes."""
+
+    proposal_overlap: float = Field(default=0.7, gt=0, le=1)
+    """The same among all pictures of the pyramid."""
+
+    refine_floor: float = Field(default=0.7, ge=0, le=1)
+    """Lowest score of the second net."""
+
+    refine_overlap: float = Field(default=0.7, gt=0, le=1)
+    """The same after the second net."""
+
+    square_last: bool = False
+    """Whether the faces found are made square."""
+
+    proposals: int = Field(default=20_000, gt=0)
+    """At most this many boxes, best first, go on at each step: this bounds time and memory."""
+
+    def cells_along(self, side: int) -> int:
+        """Return how many cells the first net has along a side of so many pixels, from 12 on."""
+        rounded_up = bool(self.architecture.options.get("ceil", True))
+        return (side - CELL_PX + rounded_up) // 2 + 1
+
+    def levels(self, height: int, width: int) -> Iterator[tuple[float, int, int]]:
+        """Yield scale, height and width of each picture of the pyramid, largest first."""
+        scale = CELL_PX / self.min_face_px
+        while True:
+            rows, columns = (int(side * scale + self.level_pixel) for side in (height, width))
+            if min(rows, columns) <= CELL_PX:
+                return
+            yield scale, rows, columns
+            scale *= self.factor
+
+
 def read_spec(text: str | bytes, *, where: str) -> DetectorSpec:
     """Read a spec from JSON.
 
@@ -82,7 +162,8 @@ def read_spec(text: str | bytes, *, where: str) -> DetectorSpec:
         RecipeError: It breaks a rule.
     """
     try:
-        version = json.loads(text).get("version", SPEC_VERSION)
+        content = json.loads(text)
+        version = content.get("version", SPEC_VERSION)
     except (ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{where}: the spec is not a JSON object ({error}).\n"
@@ -93,4 +174,5 @@ def read_spec(text: str | bytes, *, where: str) -> DetectorSpec:
             f"{where}: its spec has version {version}; this slimface reads up to {SPEC_VERSION}.\n"
             "Update slimface (pip install -U slimface), or write the file again with this version."
         )
-    return DetectorSpec.parse(text, where=where)
+    kind = CascadeSpec if content.get("task") == "cascade" else DetectorSpec
+    return kind.parse(text, where=where)

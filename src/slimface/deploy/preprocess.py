@@ -40,9 +40,7 @@ class Normaliser:
             images[:, :, :, width:] = 0
         channels = (0, 1, 2) if plan.colour == "rgb" else (2, 1, 0)
         for image, picture in zip(images, pictures, strict=True):
-            if picture.shape[:2] != (height, width):
-                picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
-            cv2.split(picture, planes)
+            cv2.split(resized(picture, height, width), planes)
             for target, channel in zip(image, channels, strict=True):
                 inner = target[:height, :width]
                 np.subtract(planes[channel], self._mean[channel], out=inner)
@@ -63,6 +61,14 @@ class Normaliser:
             if count <= self.KEPT_VALUES:
                 setattr(self._buffers, name, room)
         return room[:count].reshape(shape)
+
+
+def resized(picture: Picture, height: int, width: int) -> Picture:
+    """Return the picture at this size; itself, if it has it."""
+    if picture.shape[:2] == (height, width):
+        return picture
+    sized: Picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+    return sized
 
 
 def check_picture(picture: Any) -> None:

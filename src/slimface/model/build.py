@@ -11,6 +11,7 @@ from slimface.model.detector import Detector
 ARCHITECTURES = {
     "eresfd": "slimface.model.eresfd:ERESFD",
     "extd": "slimface.model.extd:EXTD",
+    "mtcnn": "slimface.model.mtcnn:MTCNN",
     "retinaface": "slimface.model.retinaface:RetinaFace",
     "yunet": "slimface.model.yunet:YuNet",
 }
@@ -27,6 +28,20 @@ def build(spec: DetectorSpec, *, seed: int | None = None) -> Detector:
     Raises:
         RecipeError: The spec names an architecture or an option that does not exist.
     """
+    kind = kind_of(spec)
+    if seed is None:
+        return kind(spec)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return kind(spec)
+
+
+def kind_of(spec: DetectorSpec) -> type[Detector]:
+    """Return the class that builds a spec.
+
+    Raises:
+        RecipeError: The spec names an architecture that does not exist.
+    """
     home = ARCHITECTURES.get(spec.architecture.name)
     if home is None:
         raise RecipeError(
@@ -35,8 +50,4 @@ def build(spec: DetectorSpec, *, seed: int | None = None) -> Detector:
         )
     module, _, name = home.partition(":")
     kind: type[Detector] = getattr(import_module(module), name)
-    if seed is None:
-        return kind(spec)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return kind(spec)
+    return kind

@@ -23,7 +23,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 import slimface
-from slimface.core.spec import DetectorSpec, read_spec
+from slimface.core.spec import CascadeSpec, DetectorSpec, read_spec
 from slimface.core.value import Value
 from slimface.errors import CheckpointError, MissingError, RecipeError
 from slimface.model.build import ARCHITECTURES, build
@@ -231,7 +231,9 @@ def check_chain(detector: Detector, *, where: str) -> None:
     images = torch.zeros((1, 3, *detector.trace_size)).to(reference)
     try:
         with torch.inference_mode():
-            detector(images)
+            # A cascade has no single pass whose predictions could be read.
+            run = detector.maps if isinstance(detector.spec, CascadeSpec) else detector
+            run(images)
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"{where}: the layers do not fit each other near {entered[0]}: {error}.\n"

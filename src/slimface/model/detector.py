@@ -1,5 +1,6 @@
 """Detector: what every detector of the zoo has in common as a torch module."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -40,6 +41,15 @@ class Detector(nn.Module):
     def __init__(self, spec: DetectorSpec) -> None:
         super().__init__()
         self.spec = spec
+
+    @classmethod
+    def translate(cls, tensors: Mapping[str, Tensor], *, where: str) -> Mapping[str, Tensor]:
+        """Return a published state dict by the names, and in the order of columns, of the module.
+
+        Raises:
+            CheckpointError: ``tensors`` are not those of this architecture.
+        """
+        return tensors
 
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs of the prediction convolutions, as they are.

@@ -5,6 +5,8 @@ import hashlib
 import os
 import urllib.error
 import urllib.request
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +70,32 @@ def download(
     finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def extract(archive: Path, member: str, target: Path, *, sha256: str, size: int) -> None:
+    """Take one file out of a zip archive; it appears only once its content is proved.
+
+    Raises:
+        CheckpointError: The archive is damaged, or does not hold what it should.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file, file.open(member) as stream:
+            content = stream.read(size + 1)
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{archive} is no archive that holds {member}: {error}.\nDelete it and try again."
+        ) from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise CheckpointError(
+            f"{archive}: {member} is not the published file.\nDelete the archive and try again."
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        beside.write_bytes(content)
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _receive(url: str, beside: Path, *, size: int, progress: Progress | None) -> str:

@@ -4,8 +4,11 @@ import numpy as np
 import torch
 
 from slimface.core.faces import Floats
-from slimface.deploy.pipeline import RawFaces
+from slimface.deploy.cascade import Cascade, Networks
+from slimface.deploy.pipeline import Pipeline, RawFaces
+from slimface.model.checkpoint import fingerprint
 from slimface.model.detector import Detector
+from slimface.model.mtcnn import MTCNN
 
 
 class TorchNetwork:
@@ -45,3 +48,26 @@ class TorchNetwork:
             raw.offsets.float().cpu().numpy(),
             None if landmarks is None else landmarks.float().cpu().numpy(),
         )
+
+
+class TorchCascade(Networks):
+    """The nets of a cascade."""
+
+    def __init__(self, detector: MTCNN, *, device: str | torch.device = "cpu") -> None:
+        self.detector = detector
+        # Few channels and pooling of odd sizes: on processors this order takes half the time.
+        nets = (detector.pnet, detector.rnet, detector.onet)
+        super().__init__(*(TorchNetwork(net, device=device, channels_last=True) for net in nets))
+
+
+def pipeline(detector: Detector, *, name: str = "", device: str | torch.device = "cpu") -> Pipeline:
+    """Return a detector of any kind, ready to find faces on pictures."""
+
+    def identity() -> str:
+        return fingerprint(detector)
+
+    if isinstance(detector, MTCNN):
+        nets = TorchCascade(detector, device=device)
+        return Cascade(detector.spec, nets, name=name, runtime="torch", identity=identity)
+    network = TorchNetwork(detector, device=device)
+    return Pipeline(detector.spec, network, name=name, runtime="torch", identity=identity)

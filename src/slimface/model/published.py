@@ -4,11 +4,22 @@ from collections.abc import Mapping
 
 from slimface.core.spec import DetectorSpec
 from slimface.core.value import Value
-from slimface.model import eresfd, extd, retinaface, yunet
+from slimface.model import eresfd, extd, mtcnn, retinaface, yunet
 from slimface.model.backbones.backbone import PUBLISHED
 from slimface.model.checkpoint import Provenance
 
 ACADEMIC = "academic, non-commercial"
+
+
+class Archive(Value):
+    """A published zip file, or wheel, with a weight file in it."""
+
+    member: str
+    """Path of the weight file inside."""
+
+    sha256: str
+    size: int
+    """Bytes."""
 
 
 class WeightFile(Value):
@@ -24,6 +35,9 @@ class WeightFile(Value):
 
     prefix: str = ""
     """Goes in front of the file's keys, for files that hold a part of the model."""
+
+    archive: Archive | None = None
+    """What ``url`` leads to, if the file is only published inside of something else."""
 
 
 class Entry(Value):
@@ -98,6 +112,23 @@ def _extd(width: int, sha256: str, size: int) -> Entry:
     )
     spec = extd.extd(f"extd-{width}", width=width)
     return Entry(spec=spec, files=(file,), licence="MIT", origin="clovaai/EXTD_Pytorch")
+
+
+def _facenet(net: str, sha256: str, size: int) -> WeightFile:
+    return WeightFile(
+        path=f"mtcnn/{net}.pt",
+        url="https://files.pythonhosted.org/packages/ed/2e/"
+        "2d56386bc2f834cdc683743903852cf1428b4e5ee119f16cf808b589d3cd/"
+        "facenet_pytorch-2.6.0-py3-none-any.whl",
+        sha256=sha256,
+        size=size,
+        prefix=f"{net}.",
+        archive=Archive(
+            member=f"facenet_pytorch/data/{net}.pt",
+            sha256="ecb82b27beb226d106f2219efe8f829b01b87a8595badd01545679bdb9f19cca",
+            size=1881930,
+        ),
+    )
 
 
 _LFDP_ORIGIN = "IDT-ITI/Lightweight-Face-Detector-Pruning"
@@ -270,19 +301,38 @@ ENTRIES = (
         licence="Apache-2.0",
         origin="ShiqiYu/libfacedetection.train",
     ),
+    Entry(
+        spec=mtcnn.facenet("mtcnn"),
+        files=(
+            _facenet(
+                "pnet", "a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f", 28570
+            ),
+            _facenet(
+                "rnet", "bbb937de72efc9ef83b186c49f5f558467a1d7e3453a8ece0d71a886633f6a86", 403147
+            ),
+            _facenet(
+                "onet", "165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d", 1559269
+            ),
+        ),
+        licence="MIT",
+        origin="timesler/facenet-pytorch",
+        note="cascade of three nets; MACs of the pyramid at 20 px faces, and of one crop each",
+    ),
 )
 
 
 def untrained(name: str) -> Entry | None:
-    """Return a model without published weights: RetinaFace on any backbone, to be trained.
+    """Return a model without published weights, to be trained.
 
     Args:
-        name: ``retinaface:`` and a published backbone or one of timm's; ``retinaface-`` does as
-            well before the published ones.
+        name: ``mtcnn-floor``, the cascade whose pools round down; ``retinaface:`` and a published
+            backbone or one of timm's; ``retinaface-`` does as well before the published ones.
 
     Returns:
         The entry, without files; None if no model is called that.
     """
+    if name == "mtcnn-floor":
+        return Entry(spec=mtcnn.floor(name), files=(), licence="", origin="")
     family, colon, backbone = name.partition(":")
     if not colon:
         family, _, backbone = name.partition("-")

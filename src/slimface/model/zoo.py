@@ -16,10 +16,10 @@ from urllib.parse import unquote, urlsplit
 from torch import Tensor
 
 from slimface.errors import CheckpointError, MissingError, UsageError
-from slimface.model.build import build
+from slimface.model.build import build, kind_of
 from slimface.model.checkpoint import drop_aliases, read_published, rename, restore
 from slimface.model.detector import Detector
-from slimface.model.download import Progress, download, sha256_of
+from slimface.model.download import Progress, download, extract, sha256_of
 from slimface.model.profile import Profile, profile
 from slimface.model.published import ENTRIES, Entry, WeightFile, untrained
 from slimface.model.yunet import read_onnx
@@ -143,7 +143,18 @@ def locate(file: WeightFile, *, progress: Progress | None = None) -> Path:
         return found
     target = cache_folder() / file.path
     log.info("downloading %s", file.url)
-    download(file.url, target, sha256=file.sha256, size=file.size, progress=progress)
+    if file.archive is None:
+        download(file.url, target, sha256=file.sha256, size=file.size, progress=progress)
+        return target
+    archive = cache_folder() / Path(urlsplit(file.url).path).name
+    if not archive.is_file():
+        download(
+            *(file.url, archive),
+            sha256=file.archive.sha256,
+            size=file.archive.size,
+            progress=progress,
+        )
+    extract(archive, file.archive.member, target, sha256=file.sha256, size=file.size)
     return target
 
 
@@ -185,7 +196,9 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 def _assembled(known: Entry, tensors: Mapping[str, Tensor], *, where: str) -> Detector:
     named = rename(tensors, known.renames, where=where)
-    return restore(known.spec, drop_aliases(named, known.aliases, where=where), where=where)
+    named = drop_aliases(named, known.aliases, where=where)
+    translated = kind_of(known.spec).translate(named, where=where)
+    return restore(known.spec, translated, where=where)
 
 
 def _refuse_wrong_pairing(file: Path, wanted: Entry) -> None:
