@@ -73,7 +73,7 @@ def test_every_mistake_is_named_with_its_place_and_the_nearest_right_key(tmp_pat
         read_recipe(path)
     text = str(caught.value)
     assert "bad.yaml has 3 mistakes" in text
-    assert "steps.1.prune.allocator.rate" in text and "1.5" in text
+    assert "steps.1.prune.allocator.uniform.rate" in text and "1.5" in text
     assert "did you mean 'epochs'?" in text
 
 

@@ -3,16 +3,51 @@
 import logging
 from typing import Any, Literal
 
-from slimface.compress.prune.allocate import Uniform, choose
-from slimface.compress.prune.importance import Fpgm, Importance, importances
+from pydantic import Field
+
+from slimface.compress.prune.allocate import Allocator, choose
+from slimface.compress.prune.importance import DATA_DRIVEN, Fpgm, Importance, importances
+from slimface.compress.prune.probe import Probe
 from slimface.core.value import Value
+from slimface.data.batches import Batches
+from slimface.data.transforms import PlainAugment
 from slimface.model.channels import ChannelGroup, channel_groups
+from slimface.model.cost import CostModel, cost_model
 from slimface.model.detector import Detector
 from slimface.model.profile import profile
 from slimface.model.surgery import remove_channels
 from slimface.step import Context
+from slimface.train.criterion import MultiBox
 
 log = logging.getLogger(__name__)
+
+
+class Look(Value):
+    """The training pictures that data-driven importances see: whole, and not augmented."""
+
+    batches: int = Field(default=8, gt=0)
+    batch_size: int = Field(default=8, gt=0)
+    size_px: int = Field(default=320, ge=64)
+    criterion: MultiBox = MultiBox()
+
+    def __call__(self, context: Context) -> Probe | None:
+        """Read them; None if there is no source."""
+        if context.source is None:
+            return None
+        pictures = context.source.pictures("train").with_faces()
+        loader = Batches(
+            pictures,
+            augment=PlainAugment(mirror=False),
+            size_px=self.size_px,
+            batch_size=self.batch_size,
+            seed=context.seed,
+            workers=0,
+        )
+        count = min(self.batches, len(loader))
+        shown = context.track(loader.epoch(0), "looking at pictures", total=count)
+        # The count stops first, so that no batch is read in vain.
+        batches = [batch for _, batch in zip(range(count), shown, strict=False)]
+        return Probe(batches, self.criterion)
 
 
 class Prune(Value):
@@ -24,21 +59,39 @@ class Prune(Value):
 
     kind: Literal["prune"] = "prune"
     importance: Importance = Fpgm()
-    allocator: Uniform
+    allocator: Allocator
+    look: Look = Look()
+    """Used by the importances that need pictures."""
 
     height_px: int = 480
-    """Input height at which the record states MACs."""
+    """Input height for which MACs are counted, unless a budget names another."""
 
     width_px: int = 640
 
     def __call__(self, detector: Detector, context: Context) -> Detector:
-        """Return a detector with fewer channels."""
+        """Return a detector with fewer channels.
+
+        Raises:
+            BudgetError: The budget cannot be met.
+            CheckpointError: The weights are damaged.
+            TraceError: The channels of the detector cannot be followed.
+            UsageError: The importance needs pictures that are not there, or a name fits no layer.
+        """
         groups = channel_groups(detector)
-        removed = self.allocator(groups)
-        keep = choose(importances(detector, groups, self.importance), removed)
-        pruned = remove_channels(detector, keep, groups=groups)
-        context.record("prune", self._report(detector, pruned, groups, removed))
+        costs = cost_model(detector, groups, *self._input())
+        probe = self.look(context) if isinstance(self.importance, DATA_DRIVEN) else None
+        scores = importances(detector, groups, self.importance, probe)
+        removed = self.allocator(groups, scores, costs)
+        pruned = remove_channels(detector, choose(scores, removed), groups=groups)
+        context.record("prune", self._report(detector, pruned, groups, removed, costs))
         return pruned
+
+    def _input(self) -> tuple[int, int]:
+        """Height and width of the picture that MACs are counted for."""
+        budget = self.allocator.budget
+        if budget is not None and budget.size_px is not None:
+            return budget.size_px
+        return self.height_px, self.width_px
 
     def _report(
         self,
@@ -46,9 +99,11 @@ class Prune(Value):
         after: Detector,
         groups: tuple[ChannelGroup, ...],
         removed: dict[str, int],
+        costs: CostModel,
     ) -> dict[str, Any]:
-        first = profile(before, self.height_px, self.width_px)
-        last = profile(after, self.height_px, self.width_px)
+        first = profile(before, costs.height_px, costs.width_px)
+        last = profile(after, costs.height_px, costs.width_px)
+        widths = [size - removed[name] for name, size in zip(costs.names, costs.sizes, strict=True)]
         log.info(
             "parameters %d -> %d, MACs %.1f M -> %.1f M",
             first.parameters,
@@ -58,7 +113,12 @@ class Prune(Value):
         )
         return {
             "importance": self.importance.kind,
-            "input": [self.height_px, self.width_px],
+            "allocator": self.allocator.kind,
+            "input": [costs.height_px, costs.width_px],
+            "predicted": {
+                "parameters": costs.count("params", widths),
+                "macs": costs.count("macs", widths),
+            },
             "before": first.model_dump(mode="json"),
             "after": last.model_dump(mode="json"),
             "groups": [
