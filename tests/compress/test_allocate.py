@@ -168,7 +168,6 @@ def test_cost_awareness_loses_less_value_for_the_same_saving(small: Case) -> Non
     [
         ("-99.9% macs", "the least that can be is"),
         ("1G macs", "is met before"),
-        ("-30% ms@onnxruntime:1t", "needs a measurement"),
     ],
 )
 def test_a_budget_that_cannot_be_met_is_refused_with_what_can(
@@ -176,6 +175,11 @@ def test_a_budget_that_cannot_be_met_is_refused_with_what_can(
 ) -> None:
     with pytest.raises(BudgetError, match=says):
         Uniform(budget=parse_budget(text))(*small)
+
+
+def test_milliseconds_are_refused_before_anything_runs() -> None:
+    with pytest.raises(ValidationError, match="needs a measurement"):
+        TypeAdapter(Allocator).validate_python({"budget": "-30% ms@onnxruntime:1t:640x480"})
 
 
 def test_the_nearest_budget_that_is_named_can_be_met(small: Case) -> None:

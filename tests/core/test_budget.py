@@ -2,7 +2,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from slimface.core.budget import Budget, parse_budget
-from slimface.errors import BudgetError
+from slimface.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_the_target_is_what_may_be_left() -> None:
     ],
 )
 def test_what_is_no_budget_is_answered_with_examples(text: str, says: str) -> None:
-    with pytest.raises(BudgetError, match=says) as caught:
+    with pytest.raises(UsageError, match=says) as caught:
         parse_budget(text)
     assert "'-40% params'" in str(caught.value).splitlines()[-1]
     with pytest.raises(ValidationError, match=says):

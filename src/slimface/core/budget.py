@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_serializer, model_validator
 
 from slimface.core.value import Value
-from slimface.errors import BudgetError
+from slimface.errors import UsageError
 
 Unit = Literal["params", "macs", "ms"]
 
@@ -52,7 +52,7 @@ class Budget(Value):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.relative and self.amount >= 100:
-            raise BudgetError(
+            raise UsageError(
                 f"A budget of -{self.amount:g}% leaves nothing.\nAsk for less than 100 %."
             )
         return self
@@ -77,7 +77,7 @@ def parse_budget(text: str) -> Budget:
     """Read a budget as people write it.
 
     Raises:
-        BudgetError: It is not understood; the message shows what would be.
+        UsageError: It is not understood; the message shows what would be.
     """
     return Budget(**_fields(text))
 
@@ -118,8 +118,8 @@ def _place(text: str, unit: str, place: str) -> dict[str, Any]:
     return fields
 
 
-def _unclear(text: str, complaint: str) -> BudgetError:
-    return BudgetError(
+def _unclear(text: str, complaint: str) -> UsageError:
+    return UsageError(
         f"The budget {text!r} {complaint}.\n"
         "Write it like '60k params', '-40% params', '150M macs', '-40% macs@640x480' or "
         "'-30% ms@onnxruntime:1t:640x480'."

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 from torch import Tensor
 
-from slimface.compress.prune.descent import Descent, Floats, Urgency
+from slimface.compress.prune.descent import Descent, Floats, Urgency, countable
 from slimface.compress.prune.patterns import PRESETS, Preset, rates_of_groups
 from slimface.core.budget import Budget
 from slimface.core.value import Value
@@ -22,6 +22,14 @@ from slimface.model.cost import CostModel, Unit
 Keep = Mapping[str, npt.NDArray[np.intp]]
 """The channels that stay, ascending, by the name of the group."""
 
+
+def _checked(budget: Budget) -> Budget:
+    # A recipe is refused when it is read, not when hours of training have led here.
+    countable(budget)
+    return budget
+
+
+Counted = Annotated[Budget, AfterValidator(_checked)]
 Rounding = Literal["nearest", "down"]
 Scores = Mapping[str, Tensor]
 """The value of every channel of a group, by its name."""
@@ -36,7 +44,7 @@ class _RateOrBudget(_Allocator):
     rate: float | None = Field(default=None, gt=0, lt=1)
     """Share of the channels to remove."""
 
-    budget: Budget | None = None
+    budget: Counted | None = None
     """Remove no more than it takes to meet this."""
 
     @model_validator(mode="after")
@@ -90,7 +98,7 @@ class PerGroup(_Allocator):
     """The layers of each named group, as beginnings of their names (``base.conv1``) or with ``*``;
     or a published division."""
 
-    budget: Budget | None = None
+    budget: Counted | None = None
     """Multiply all rates by the factor that meets this, to one channel."""
 
     rounding: Rounding = "nearest"

@@ -86,7 +86,7 @@ class Descent:
         Raises:
             BudgetError: It is met already, out of reach, or needs a measurement.
         """
-        unit = _countable(budget)
+        unit = countable(budget)
         before = self.costs.count(unit, self.costs.sizes)
         target = budget.target(before)
         if target >= before:
@@ -145,7 +145,12 @@ class Descent:
         return dict(zip(self.costs.names, gone, strict=True))
 
 
-def _countable(budget: Budget) -> Unit:
+def countable(budget: Budget) -> Unit:
+    """Return what a budget counts.
+
+    Raises:
+        BudgetError: It needs a measurement.
+    """
     if budget.unit == "ms":
         raise BudgetError(
             f"The budget {budget} needs a measurement: milliseconds do not follow from widths.\n"

@@ -1,0 +1,69 @@
+"""``slimface prune``: what it removes, and what it says of wrong use."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from slimface.cli.app import app
+from slimface.data.source import DrawnScenes
+from slimface.errors import RecipeError, SlimfaceError, UsageError
+from slimface.model import checkpoint, eresfd
+from slimface.model.build import build
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("model") / "small.safetensors"
+    checkpoint.save(build(eresfd.naver(width=4), seed=0), path)
+    return str(path)
+
+
+def test_a_budget_is_met_and_recorded(
+    small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = DrawnScenes(train=4, val=2, size_px=96)
+    monkeypatch.setattr("slimface.cli.prune.source_of", lambda data: few)
+    words = ["prune", small, "--allocator", "cost", "--budget", "-40% macs", "--importance", "lamp"]
+    done = runner.invoke(
+        app, [*words, "--out", str(tmp_path / "run"), "--json"], catch_exceptions=False
+    )
+    assert done.exit_code == 0
+    records = json.loads(done.stdout)["records"]
+    record = next(entry["record"] for entry in records if entry["kind"] == "prune")
+    share = record["after"]["macs"] / record["before"]["macs"]
+    assert 0.55 < share <= 0.6
+    assert record["allocator"] == "cost" and record["importance"] == "lamp"
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "says"),
+    [
+        (["--budget", "40% macs"], UsageError, "has a minus"),
+        (["--budget", "-40% macs", "--rate", "0.3"], UsageError, "exclude each other"),
+        (["--budget", "-30% ms@onnxruntime:1t"], RecipeError, "needs a measurement"),
+        (["--allocator", "uniformly"], RecipeError, "uniformly"),
+        (["--importance", "l3"], RecipeError, "l3"),
+        (["--rate", "1.5"], RecipeError, "rate"),
+        (["--explain", "base.conv9.0"], UsageError, "Did you mean 'base.conv"),
+    ],
+)
+def test_wrong_use_is_explained_before_anything_runs(
+    small: str, tmp_path: Path, words: list[str], error: type[SlimfaceError], says: str
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(error, match=says):
+        runner.invoke(app, ["prune", small, "--out", str(out), *words], catch_exceptions=False)
+    assert not out.exists()
+
+
+def test_what_ties_a_layer_is_told(small: str) -> None:
+    done = runner.invoke(app, ["prune", small, "--explain", "conf.0"], catch_exceptions=False)
+    assert "cannot be cut: each output of conf.0 has a meaning" in done.stdout
+    done = runner.invoke(
+        app, ["prune", small, "--explain", "base.m0.b2_1", "--json"], catch_exceptions=False
+    )
+    assert any(len(tie["writers"]) > 2 for tie in json.loads(done.stdout))
