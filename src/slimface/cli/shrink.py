@@ -48,8 +48,11 @@ def shrink(
     if path.resolve() == Path(model).resolve():
         raise UsageError(f"{path} is the masked model itself.\nChoose another --out.")
     detector, provenance, size_bytes = _open(model, like)
-    seen = track(read_pictures(pictures, limit=limit), "comparing", total=limit) if pictures else ()
-    found = shrink_detector(detector, exact=not fold, pictures=(picture for _, picture in seen))
+    seen = None
+    if pictures is not None:
+        named = track(read_pictures(pictures, limit=limit), "comparing", total=limit)
+        seen = (picture for _, picture in named)
+    found = shrink_detector(detector, exact=not fold, pictures=seen)
     command = f"slimface shrink {model}{f' --like {like}' if like else ''}{' --fold' * fold}"
     origin = {"parent": fingerprint(detector), "recipe": command}
     save(found.detector, path, provenance=provenance.model_copy(update=origin))

@@ -39,21 +39,17 @@ def choose_carriers(blocks: Sequence[Block], candidates: int) -> list[int]:
     """
     chosen: list[int] = []
     while len(chosen) < candidates:
-        left = [_left_over(block, chosen) for block in blocks]
-        if all(
-            bool((part[block.heard] == 0).all()) for part, block in zip(left, blocks, strict=True)
-        ):
-            break
-        # Worth most: the candidate of which the readers in need miss most.
+        missing = [_left_over(block, chosen) for block in blocks]
         worth = torch.zeros(candidates, dtype=torch.float64)
-        for part, block in zip(left, blocks, strict=True):
-            if bool((part[block.heard] > 0).any()):
-                worth += part
+        for left, block in zip(missing, blocks, strict=True):
+            worth += _worth(left, block.heard)
+        if not worth.any():
+            break
         worth[chosen] = -1
         chosen.append(int(worth.argmax()))
     for candidate in list(chosen):
         rest = [other for other in chosen if other != candidate]
-        if all(bool((_left_over(b, rest)[b.heard] == 0).all()) for b in blocks):
+        if not any(_left_over(block, rest)[block.heard].any() for block in blocks):
             chosen = rest
     return chosen
 
@@ -74,15 +70,29 @@ def shares(block: Block, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
     return parts[:, :count], constant
 
 
+def _worth(left: Tensor, heard: Tensor) -> Tensor:
+    """How much of what a reader misses each candidate would bring, shape ``(candidates,)``."""
+    length = left.norm(dim=1)
+    directions = left / torch.where(length > 0, length, 1.0)[:, None]
+    gain = (left[heard] @ directions.T).square().sum(dim=0)
+    # Weak ones would need large weights; of equals, the strongest needs the smallest.
+    strength = length / length.max().clamp(min=1e-300)
+    worth: Tensor = gain * (10 * strength).clamp(max=1) * (1 + strength / 1000)
+    return worth
+
+
 def _left_over(block: Block, chosen: Sequence[int]) -> Tensor:
-    """How much of each candidate's list the carriers cannot make, shape ``(candidates,)``."""
+    """The part of each candidate's list that carriers cannot make, in the same shape.
+
+    As a share of the reader's largest value; rounding is zero.
+    """
     scale = block.rows.abs().max().clamp(min=1e-300)
-    rows = block.rows / scale
+    rows = block.rows
     basis = _basis(block, chosen)
     if len(basis):
-        rows = rows - _solve(basis, block.rows) @ basis / scale
-    left = rows.abs().amax(dim=1)
-    return torch.where(left > _TOLERANCE, left, 0.0)
+        rows = rows - _solve(basis, rows) @ basis
+    left = rows / scale
+    return torch.where(left.abs().amax(dim=1, keepdim=True) > _TOLERANCE, left, 0.0)
 
 
 def _basis(block: Block, chosen: Sequence[int]) -> Tensor:
