@@ -83,11 +83,21 @@ def test_from_a_recipe_to_a_measured_file(place: Path) -> None:
     )
     assert len(json.loads(found.stdout)["pictures"]) == 2
 
-    profile = slimface(
-        place, "profile", str(run / "model.safetensors"), "--against", str(run / "steps"), code=1
-    )
-    assert "Error" in profile.stderr
+    start = next((run / "steps").glob("00-start-*")) / "model.safetensors"
+    change = slimface(place, "profile", str(run / "model.safetensors"), "--against", str(start))
+    assert "base.conv1.0" in change.stdout
     slimface(place, "parity", "runs/tiny/slim.onnx", "runs/tiny/model.safetensors")
+    score = slimface(
+        place,
+        "evaluate",
+        "runs/tiny/slim.onnx",
+        "--data",
+        "scenes",
+        "--input",
+        "longest:128",
+        "--json",
+    )
+    assert json.loads(score.stdout)["protocol"]["pictures"] == 2
 
 
 @pytest.mark.parametrize(
@@ -99,7 +109,7 @@ def test_from_a_recipe_to_a_measured_file(place: Path) -> None:
         (("detect", "nowhere.jpg"), 1, "nowhere.jpg"),
         (("export", "eresfd", "--format", "onx"), 2, "onnx"),
         (("detectt",), 2, "detectt"),
-        (("evaluate", "eresfd"), 2, "--data"),
+        (("evaluate", "eresfd", "--data", "nowhere"), 1, "nowhere"),
     ],
 )
 def test_wrong_use_is_explained(place: Path, words: tuple[str, ...], code: int, says: str) -> None:

@@ -113,8 +113,12 @@ def evaluate(
 
     from slimface.data.widerface import read_widerface
 
-    root = source_of(data).folder()
-    pictures = read_widerface(root, split, partial=partial)
+    source = source_of(data)
+    if partial:
+        pictures = read_widerface(source.folder(), split, partial=True)
+    else:
+        pictures = source.pictures(split)
+    root = source.folder()
     faces = _truth(truth, root, pictures)
     if limit is not None and limit < len(pictures):
         pictures = pictures.subset([i * len(pictures) // limit for i in range(limit)])
