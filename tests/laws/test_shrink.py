@@ -89,7 +89,7 @@ def assert_equal_outputs(found: Detector, expected: Detector, *sizes: tuple[int,
 
 
 @given(masked(published()))
-@few(6)
+@few(5)
 def test_a_shrunk_model_puts_out_the_same(detector: Detector) -> None:
     small = shrink(detector).detector
     assert_equal_outputs(small, detector, (70, 201), (131, 64))
@@ -107,7 +107,7 @@ def test_a_shrunk_drawn_network_puts_out_the_same(detector: Detector) -> None:
 
 
 @given(masked(published()))
-@few(4)
+@few(3)
 def test_shrinking_twice_changes_nothing_more(detector: Detector) -> None:
     once = shrink(detector).detector
     try:
@@ -119,7 +119,7 @@ def test_shrinking_twice_changes_nothing_more(detector: Detector) -> None:
 
 
 @given(masked(published()))
-@few(2)
+@few(1)
 def test_a_shrunk_model_is_loaded_bit_by_bit(tmp_path_factory, detector: Detector) -> None:
     small = shrink(detector).detector
     path = tmp_path_factory.mktemp("shrunk") / "model.safetensors"
@@ -129,7 +129,7 @@ def test_a_shrunk_model_is_loaded_bit_by_bit(tmp_path_factory, detector: Detecto
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.25, 0.5]))
-@few(4)
+@few(3)
 def test_masks_of_whole_groups_go_but_for_the_carriers(seed: int, rate: float) -> None:
     detector = live_in_(build(eresfd.naver(width=8), seed=0), seed % 100)
     keep = whole_groups(detector, np.random.default_rng(seed), rate)
