@@ -68,13 +68,17 @@ class _Found:
     """Boxes of one picture on their way through the cascade, best first."""
 
     boxes: Floats
-    logits: Floats
+
+    scores: Floats
+    """They decide what is best, not logits: many are 1 in 32 bits, and of those the first goes
+    before the others, as in published systems."""
+
     offsets: Floats
     landmarks: Floats | None = None
 
     def select(self, index: Indices) -> "_Found":
         points = None if self.landmarks is None else self.landmarks[index]
-        return _Found(self.boxes[index], self.logits[index], self.offsets[index], points)
+        return _Found(self.boxes[index], self.scores[index], self.offsets[index], points)
 
 
 @dataclass(slots=True)
@@ -218,7 +222,7 @@ class Cascade(Pipeline):
             survivors = np.flatnonzero(logits >= logit(self.spec.proposal_floor))
             y, x = np.divmod(survivors, across)
             boxes = self._cells(x, y + first, scale)
-            return _Found(boxes, logits[survivors], raw.offsets[0, survivors])
+            return _Found(boxes, sigmoid(logits[survivors]), raw.offsets[0, survivors])
 
     def _cells(self, x: Indices, y: Indices, scale: float) -> Floats:
         """Boxes of cells in pixels of the picture."""
@@ -256,8 +260,9 @@ class Cascade(Pipeline):
                     here = slice(start, start + len(boxes))
                     start += len(boxes)
                     points = None if raw.landmarks is None else raw.landmarks[here, 0]
-                    one = _Found(boxes, raw.logits[here, 0], raw.offsets[here, 0], points)
-                    parts[i].append(one.select(np.flatnonzero(one.logits >= logit(floor))))
+                    scores = sigmoid(raw.logits[here, 0])
+                    one = _Found(boxes, scores, raw.offsets[here, 0], points)
+                    parts[i].append(one.select(np.flatnonzero(scores >= floor)))
         with clock.running("decode"):
             return [self._best(_joined(part)) for part in parts]
 
@@ -281,7 +286,7 @@ class Cascade(Pipeline):
         boxes = boxes + found.offsets * np.tile(sides, 2)
         if square:
             boxes = self._square(boxes)
-        return _Found(boxes, found.logits, found.offsets, found.landmarks)
+        return _Found(boxes, found.scores, found.offsets, found.landmarks)
 
     def _square(self, boxes: Floats) -> Floats:
         """The square of the longer side around the same centre."""
@@ -293,12 +298,12 @@ class Cascade(Pipeline):
         return np.rint(squares) if self.spec.crop == "pad" else squares
 
     def _best(self, found: _Found) -> _Found:
-        return found.select(best_first(found.logits, limit=self.spec.proposals))
+        return found.select(best_first(found.scores, limit=self.spec.proposals))
 
     def _suppressed(self, found: _Found, overlap: float) -> _Found:
         pixel = float(self.spec.inclusive)
-        boxes, logits = found.boxes, found.logits
-        return found.select(suppress(boxes, logits, overlap=overlap, pixel=pixel, is_sorted=True))
+        boxes, scores = found.boxes, found.scores
+        return found.select(suppress(boxes, scores, overlap=overlap, pixel=pixel, is_sorted=True))
 
     def _faces(self, found: _Found, picture: Picture, settings: Settings) -> Faces:
         """Turn what the third net has left into faces of the picture."""
@@ -318,7 +323,7 @@ class Cascade(Pipeline):
         rows, columns = settings.network_size(height, width)
         ratio: Floats = np.array([columns / width, rows / height], dtype=np.float32)
         points = None if found.landmarks is None else found.landmarks / ratio
-        return Faces(boxes / np.concatenate([ratio] * 2), sigmoid(found.logits), points)
+        return Faces(boxes / np.concatenate([ratio] * 2), found.scores, points)
 
     def _landmarks(self, found: _Found) -> Floats | None:
         """Landmarks are fractions of the box the net has seen, not of the calibrated one."""
@@ -409,7 +414,7 @@ def _joined(parts: Sequence[_Found]) -> _Found:
     points = [part.landmarks for part in parts if part.landmarks is not None]
     return _Found(
         np.concatenate([part.boxes for part in parts]),
-        np.concatenate([part.logits for part in parts]),
+        np.concatenate([part.scores for part in parts]),
         np.concatenate([part.offsets for part in parts]),
         np.concatenate(points) if points else None,
     )
