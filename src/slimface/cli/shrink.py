@@ -137,7 +137,7 @@ def _caption(report: "ShrinkReport") -> str:
     stay = sum(kept.filters for kept in report.kept)
     lines = [
         f"{report.zeroed} zeroed filters: {report.removed} removed, {report.carried} carry what "
-        f"the others send on, {stay} had to stay",
+        f"the others send on (or are a layer's last), {stay} had to stay",
         f"outputs on noise differ by {report.noise_drift:.1e} of their range",
     ]
     if report.pictures:

@@ -257,17 +257,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return (per_channel == 0).expand(width)
 
     def _convolved(
-        self,
-        images: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        stride: list[int],
-        padding: list[int],
-        dilation: list[int],
-        transposed: bool,
-        _output_padding: list[int],
-        groups: int,
+        self, images: Tensor, weight: Tensor, bias: Tensor | None, *options: Any
     ) -> Still | None:
+        stride, padding, dilation, transposed, _, groups = options
         if transposed or weight.dim() != 4:
             return None
         before = self.still(images)

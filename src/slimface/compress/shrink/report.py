@@ -53,7 +53,7 @@ class ShrinkReport(Value):
     """Those of them that went."""
 
     carried: int = Field(ge=0)
-    """Those of them that stay to stand for the others at zero-padded borders."""
+    """Those of them that stay to stand for the others at zero-padded borders, or as a layer's last."""
 
     groups: tuple[ShrunkGroup, ...]
     kept: tuple[KeptFilters, ...]
@@ -70,6 +70,13 @@ class ShrinkReport(Value):
 
     offset_drift: float | None = None
     """Largest difference in an offset of an anchor on them."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model}: {self.removed} of {self.zeroed} zeroed filters removed, parameters "
+            f"{self.before.parameters} -> {self.after.parameters}, MACs "
+            f"{self.before.macs / 1e6:.1f} M -> {self.after.macs / 1e6:.1f} M"
+        )
 
 
 class Filters:

@@ -67,21 +67,16 @@ def shrink(
     work = copy.deepcopy(detector).cpu().double().eval()
     _check_finite(work)
     found = silence_constants_(work, groups, borders=exact)
-    keep = {name: (~gone).nonzero()[:, 0].numpy() for name, gone in found.gone.items()}
-    keep = {name: kept for name, kept in keep.items() if len(kept) < len(found.gone[name])}
+    keep = {
+        name: (~gone).nonzero()[:, 0].numpy() for name, gone in found.gone.items() if gone.any()
+    }
     if not keep and not len(filters):
         raise UsageError(
             f"{detector.spec.name} has no zeroed filter, so there is nothing to shrink.\n"
             "Shrinking is for masked models; to remove channels by importance: slimface prune."
         )
     small = _like(remove_channels(work, keep, groups=_opened(groups)), detector)
-    drift = _noise_drift(detector, small)
-    if exact and not drift <= TOLERANCE:
-        raise TraceError(
-            f"The smaller {detector.spec.name} puts out something else: noise differs by "
-            f"{drift:.1e} of its range ({TOLERANCE:g} allowed).\n"
-            "Report this model's architecture; until then keep it masked."
-        )
+    noise_drift = _checked_drift(detector, small, exact=exact)
     removed, carried, kept = account(detector, groups, found, filters)
     count, score_drift, offset_drift = _picture_drift(detector, small, pictures)
     report = ShrinkReport(
@@ -94,15 +89,12 @@ def shrink(
         carried=carried,
         groups=shrunk_groups(groups, found),
         kept=kept,
-        noise_drift=drift,
+        noise_drift=noise_drift,
         pictures=count,
         score_drift=score_drift,
         offset_drift=offset_drift,
     )
-    log.info(
-        "%s: %d of %d zeroed filters removed, parameters %d -> %d",
-        report.model, removed, report.zeroed, report.before.parameters, report.after.parameters,
-    )  # fmt: skip
+    log.info("%s", report)
     return Shrunk(small, report)
 
 
@@ -123,6 +115,17 @@ def _check_finite(work: Detector) -> None:
                 f"{name} of {work.spec.name} holds infinite or undefined numbers.\n"
                 "Its weights are damaged; train or load it again."
             )
+
+
+def _checked_drift(detector: Detector, small: Detector, *, exact: bool) -> float:
+    drift = _noise_drift(detector, small)
+    if exact and not drift <= TOLERANCE:
+        raise TraceError(
+            f"The smaller {detector.spec.name} puts out something else: noise differs by "
+            f"{drift:.1e} of its range ({TOLERANCE:g} allowed).\n"
+            "Report this model's architecture; until then keep it masked."
+        )
+    return drift
 
 
 def _noise_drift(detector: Detector, small: Detector) -> float:
