@@ -34,7 +34,6 @@ from slimface.step import Context
 @pytest.mark.parametrize(
     ("importance", "allocator"),
     [
-        (L1(), Uniform(rate=0.1)),
         (Fpgm(), Uniform(rate=0.6)),
         (Lamp(), Global(rate=0.3)),
         (L2(), CostAware(budget=parse_budget("-40% macs@320x240"))),

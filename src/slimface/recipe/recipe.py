@@ -8,6 +8,7 @@ import yaml
 from pydantic import Field
 
 from slimface.bench.step import Measure
+from slimface.compress.prune.soft import SoftPrune
 from slimface.compress.prune.step import Prune
 from slimface.core.value import Value
 from slimface.data.source import DrawnScenes, Source
@@ -16,7 +17,9 @@ from slimface.evaluate.step import Evaluate
 from slimface.export.step import Export
 from slimface.train.step import Train
 
-AnyStep = Annotated[Train | Prune | Evaluate | Export | Measure, Field(discriminator="kind")]
+AnyStep = Annotated[
+    Train | Prune | SoftPrune | Evaluate | Export | Measure, Field(discriminator="kind")
+]
 """Everything a recipe may do. Adding a step costs its class and its name here."""
 
 

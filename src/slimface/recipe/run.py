@@ -28,8 +28,8 @@ from typing import Any, Literal
 import torch
 
 import slimface
-from slimface.errors import MissingError, UsageError
 from slimface.deploy.media import read_picture
+from slimface.errors import MissingError, UsageError
 from slimface.loading import CHECKPOINT, load
 from slimface.model import zoo
 from slimface.model.build import build
@@ -186,7 +186,8 @@ def _examples(
 ) -> list[dict[str, Any]]:
     """Find faces on a few pictures, with the model before the first cut and with the last one."""
     models = [first, *(finished.folder / "model.safetensors" for finished in done)]
-    cut = next((i for i, finished in enumerate(done) if finished.step.kind == "prune"), None)
+    cuts = ("prune", "soft_prune")
+    cut = next((i for i, finished in enumerate(done) if finished.step.kind in cuts), None)
     before = None if cut is None else load(models[cut])
     after = load(models[-1])
     pictures = recipe.source.pictures("val").with_faces()

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import logging
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -21,6 +22,8 @@ from slimface.train.loop import Epoch, epochs, validation_loss
 from slimface.train.schedule import Schedule
 
 log = logging.getLogger(__name__)
+
+BeforeEpoch = Callable[[Detector, int], None]
 
 
 class Train(Value):
@@ -49,6 +52,19 @@ class Train(Value):
         Raises:
             UsageError: There are no pictures with faces to learn from.
         """
+        return self.learn(detector, context)
+
+    def learn(
+        self, detector: Detector, context: Context, *, before_epoch: BeforeEpoch | None = None
+    ) -> Detector:
+        """As calling the step, with something to do to the detector before each epoch.
+
+        Args:
+            detector: Stays as it was; a copy learns.
+            context: Where the step works.
+            before_epoch: Called with the detector in training and the number of the epoch, from 0.
+                It must do the same each time: a resumed training calls it again.
+        """
         if context.source is None:
             raise UsageError("Training needs pictures.\nName them with --data DIR.")
         torch.manual_seed(context.seed)
@@ -69,7 +85,7 @@ class Train(Value):
         detector = _trainable_copy(detector, context.device)
         state = context.folder / "training.state"
         best = _best_so_far(context)
-        watched = _Watched(batches, context)
+        watched = _Watched(batches, context, detector, before_epoch)
         with _Events(context) as events:
             for epoch in epochs(detector, watched, self.criterion, self.schedule, state=state):
                 held_out = self._held_out_loss(epoch.model, check)
@@ -156,14 +172,25 @@ def _best_so_far(context: Context) -> float | None:
 class _Watched:
     """Batches under a progress bar."""
 
-    def __init__(self, batches: Batches, context: Context) -> None:
+    def __init__(
+        self,
+        batches: Batches,
+        context: Context,
+        detector: Detector,
+        before_epoch: BeforeEpoch | None,
+    ) -> None:
         self.batches = batches
         self.context = context
+        self.detector = detector
+        self.before_epoch = before_epoch
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def epoch(self, index: int, *, skip: int = 0):  # type: ignore[no-untyped-def]
+        # In the middle of an epoch the saved state has what was done before it.
+        if self.before_epoch is not None and not skip:
+            self.before_epoch(self.detector, index)
         return self.context.track(
             self.batches.epoch(index, skip=skip), f"epoch {index + 1}", total=len(self) - skip
         )

@@ -1,11 +1,12 @@
 """Prune: the step that removes channels."""
 
 import logging
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field
 
-from slimface.compress.prune.allocate import Allocator, choose
+from slimface.compress.prune.allocate import Allocator, Keep, choose
 from slimface.compress.prune.importance import DATA_DRIVEN, Fpgm, Importance, importances
 from slimface.compress.prune.probe import Probe
 from slimface.core.value import Value
@@ -50,6 +51,17 @@ class Look(Value):
         return Probe(batches, self.criterion)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """What is to be removed."""
+
+    removed: dict[str, int]
+    """How many channels each group loses."""
+
+    keep: Keep
+    costs: CostModel
+
+
 class Prune(Value):
     """Remove the least important channels of all coupled groups, for good.
 
@@ -78,13 +90,24 @@ class Prune(Value):
             UsageError: The importance needs pictures that are not there, or a name fits no layer.
         """
         groups = channel_groups(detector)
+        chosen = self.choose(detector, groups, context)
+        pruned = remove_channels(detector, chosen.keep, groups=groups)
+        context.record("prune", self._report(detector, pruned, groups, chosen))
+        return pruned
+
+    def choose(
+        self, detector: Detector, groups: tuple[ChannelGroup, ...], context: Context
+    ) -> Choice:
+        """Return what calling the step would remove, and remove nothing.
+
+        Raises:
+            BudgetError, CheckpointError, UsageError: As calling the step.
+        """
         costs = cost_model(detector, groups, *self._input())
         probe = self.look(context) if isinstance(self.importance, DATA_DRIVEN) else None
         scores = importances(detector, groups, self.importance, probe)
         removed = self.allocator(groups, scores, costs)
-        pruned = remove_channels(detector, choose(scores, removed), groups=groups)
-        context.record("prune", self._report(detector, pruned, groups, removed, costs))
-        return pruned
+        return Choice(removed, choose(scores, removed), costs)
 
     def _input(self) -> tuple[int, int]:
         """Height and width of the picture that MACs are counted for."""
@@ -98,9 +121,9 @@ class Prune(Value):
         before: Detector,
         after: Detector,
         groups: tuple[ChannelGroup, ...],
-        removed: dict[str, int],
-        costs: CostModel,
+        chosen: Choice,
     ) -> dict[str, Any]:
+        removed, costs = chosen.removed, chosen.costs
         first = profile(before, costs.height_px, costs.width_px)
         last = profile(after, costs.height_px, costs.width_px)
         widths = [size - removed[name] for name, size in zip(costs.names, costs.sizes, strict=True)]
