@@ -53,7 +53,7 @@ class ShrinkReport(Value):
     """Those of them that went."""
 
     carried: int = Field(ge=0)
-    """Those of them that stay to stand for the others at zero-padded borders, or as a layer's last."""
+    """Those that stay to stand for others at zero-padded borders, or as the last of a layer."""
 
     groups: tuple[ShrunkGroup, ...]
     kept: tuple[KeptFilters, ...]
