@@ -42,7 +42,7 @@ def test_a_killed_training_ends_like_an_uninterrupted_one(
     whole = [e.loss for e in epochs(detector, batches(pictures), MultiBox(), PLAN)]
     last = None
 
-    class Kill(Exception):
+    class KilledError(Exception):
         pass
 
     seen = 0
@@ -57,13 +57,13 @@ def test_a_killed_training_ends_like_an_uninterrupted_one(
             nonlocal seen
             for batch in self.inner.epoch(index, skip=skip):
                 if seen == stop_after:
-                    raise Kill
+                    raise KilledError
                 seen += 1
                 yield batch
 
     state = tmp_path / "state"
     losses = []
-    with pytest.raises(Kill):
+    with pytest.raises(KilledError):
         for epoch in epochs(twin, Dying(), MultiBox(), PLAN, state=state, save_seconds=0):
             losses.append(epoch.loss)
     fresh = build(eresfd.naver(width=4), seed=9)
@@ -90,7 +90,7 @@ def test_a_damaged_state_is_refused(
 ) -> None:
     state = tmp_path / "state"
     state.write_bytes(b"half a state")
-    with pytest.raises(CheckpointError, match="Remove .*state"):
+    with pytest.raises(CheckpointError, match=r"Remove .*state"):
         next(epochs(detector, batches(pictures), MultiBox(), PLAN, state=state))
 
 
