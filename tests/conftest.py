@@ -5,6 +5,15 @@ from pathlib import Path
 
 import pytest
 
+INTERRUPTIBLE = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from slimface.cli.app import main
+main()
+"""
+"""The command line, for ``python -c``, where a test presses Ctrl-C: a shell starts its background
+jobs deaf to it, and deafness is inherited."""
+
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

@@ -13,6 +13,7 @@ import pytest
 from slimface.cli.app import main
 from slimface.deploy.media import read_picture, sources
 from slimface.evaluate.predictions import read_predictions
+from tests.conftest import INTERRUPTIBLE
 
 
 @pytest.fixture
@@ -211,8 +212,7 @@ def test_ctrl_c_keeps_what_was_found(tmp_path, tiny_onnx):
     for i in range(1500):
         (many / f"{i:05d}.png").write_bytes(content)
     out, drawn = tmp_path / "out.json", tmp_path / "drawn"
-    start = "from slimface.cli.app import main; main()"
-    command = [sys.executable, "-c", start, "detect", many, "--model", tiny_onnx]
+    command = [sys.executable, "-c", INTERRUPTIBLE, "detect", many, "--model", tiny_onnx]
     process = subprocess.Popen(
         [str(word) for word in [*command, "--out", out, "--save", drawn]],
         stdout=subprocess.PIPE,

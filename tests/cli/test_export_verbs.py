@@ -20,6 +20,7 @@ from slimface.errors import MissingError, ParityError, RecipeError, UsageError
 from slimface.model.build import build
 from slimface.model.checkpoint import Provenance, save
 from slimface.model.eresfd import naver
+from tests.conftest import INTERRUPTIBLE
 
 
 def run(*words: object) -> str:
@@ -135,7 +136,7 @@ def test_an_interrupted_benchmark_prints_and_keeps_what_it_has(
 ) -> None:
     out = tmp_path / "records.json"
     words = ["benchmark", exported[0], "--size", "32x32", "--size", "640x480", "--runs", "300"]
-    command = [sys.executable, "-c", "from slimface.cli.app import main; main()"]
+    command = [sys.executable, "-c", INTERRUPTIBLE]
     process = subprocess.Popen(
         [*command, *map(str, words), "--rounds", "2", "--out", str(out)],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,

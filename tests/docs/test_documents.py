@@ -2,11 +2,14 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import typer
 
@@ -43,7 +46,11 @@ COMMANDS = list(commands())
 
 
 @pytest.mark.parametrize("code", [code for _, code in PYTHON], ids=[where for where, _ in PYTHON])
-def test_python_in_the_documents_runs(code: str, tmp_path: Path) -> None:
+def test_python_in_the_documents_runs(code: str, tmp_path: Path, tiny_onnx: Path) -> None:
+    """In a folder that has what the documents speak of: a photo, and the file the demo makes."""
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    shutil.copy(tiny_onnx, tmp_path / "runs" / "demo" / "slim.onnx")
+    cv2.imwrite(str(tmp_path / "photo.jpg"), np.full((64, 64, 3), 90, np.uint8))
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
