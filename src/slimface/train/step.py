@@ -3,7 +3,9 @@
 import copy
 import hashlib
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -86,7 +88,7 @@ class Train(Value):
         state = context.folder / "training.state"
         best = _best_so_far(context)
         watched = _Watched(batches, context, detector, before_epoch)
-        with _Events(context) as events:
+        with _Events(context) as events, _room_for(context.workers):
             for epoch in epochs(detector, watched, self.criterion, self.schedule, state=state):
                 held_out = self._held_out_loss(epoch.model, check)
                 self._record(epoch, held_out, context, events)
@@ -156,6 +158,21 @@ def split(pictures: PictureSet, holdout: float) -> tuple[PictureSet, PictureSet]
         pictures.subset([i for i, out in enumerate(aside) if not out]),
         pictures.subset([i for i, out in enumerate(aside) if out]),
     )
+
+
+@contextmanager
+def _room_for(workers: int) -> Iterator[None]:
+    """Leave a core to each process that prepares pictures.
+
+    Threads of OpenMP wait for each other by spinning. On 2 cores with one worker, EResFD on crops of
+    320 pixels learns from 51 pictures a second with one thread and from 24 to 35 with two.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(before, (os.cpu_count() or 1) - workers)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _trainable_copy(detector: Detector, device: str) -> Detector:
