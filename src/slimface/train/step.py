@@ -164,8 +164,8 @@ def split(pictures: PictureSet, holdout: float) -> tuple[PictureSet, PictureSet]
 def _room_for(workers: int) -> Iterator[None]:
     """Leave a core to each process that prepares pictures.
 
-    Threads of OpenMP wait for each other by spinning. On 2 cores with one worker, EResFD on crops of
-    320 pixels learns from 51 pictures a second with one thread and from 24 to 35 with two.
+    Threads of OpenMP wait for each other by spinning. On 2 cores with one worker, EResFD learns
+    from 51 crops of 320 pixels a second with one thread and from 24 to 35 with two.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, min(before, (os.cpu_count() or 1) - workers)))
