@@ -9,6 +9,7 @@ import typer
 
 from slimface.cli.console import diary, print_json, print_table, track
 from slimface.cli.size import read_size
+from slimface.files import write_text
 
 if TYPE_CHECKING:
     from slimface.core.benchmark import Benchmark
@@ -107,7 +108,5 @@ def show(records: Sequence["Benchmark"]) -> None:
 
 def _write(records: Sequence["Benchmark"], out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(out.name + ".partial")
     rows = [record.model_dump(mode="json") for record in records]
-    beside.write_text(json_module.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    beside.replace(out)
+    write_text(out, json_module.dumps(rows, indent=1) + "\n")

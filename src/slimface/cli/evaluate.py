@@ -12,6 +12,7 @@ import typer
 from slimface.cli.console import diary, print_json, print_table, track
 from slimface.cli.run import DataOption, JsonOption, source_of
 from slimface.errors import DataError, UsageError
+from slimface.files import write_text
 
 if TYPE_CHECKING:
     from slimface.core.record import Evaluation, InputRule, SubsetResult
@@ -282,13 +283,10 @@ def _row(result: "SubsetResult", stamp: str) -> list[str]:
 
 
 def _write(evaluation: "Evaluation", out: Path) -> None:
-    beside = out.with_name(out.name + ".partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(evaluation.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        beside.replace(out)
+        write_text(out, evaluation.model_dump_json(indent=1) + "\n")
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise DataError(
             f"{out} cannot be written ({error.strerror}).\nMake room or choose another place."
         ) from error

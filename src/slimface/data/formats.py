@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slimface.core.faces import Faces
-from slimface.deploy.draw import beside
+from slimface.files import beside
 
 COCO_FACE = 1
 """``category_id`` of a face unless the annotations say otherwise."""

@@ -12,6 +12,7 @@ from slimface.core.faces import Faces
 from slimface.data.annotations import QUIRK, Entry, parse_mat, parse_txt
 from slimface.data.pictures import ATTRIBUTE_NAMES, Annotated, PictureSet
 from slimface.errors import DataError, MissingError
+from slimface.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -122,9 +123,7 @@ def write_widerface(pictures: PictureSet, root: Path, split: str) -> Path:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(one.path, place)
         target.parent.mkdir(parents=True, exist_ok=True)
-        beside = target.with_name(target.name + ".partial")
-        beside.write_text("".join(_blocks(pictures)), encoding="utf-8")
-        beside.replace(target)
+        write_text(target, "".join(_blocks(pictures)))
     except OSError as error:
         raise DataError(
             f"{error.filename or root}: cannot be written ({error.strerror}).\n"

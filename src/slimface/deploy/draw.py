@@ -1,8 +1,6 @@
 """Draw faces on pictures, and write pictures and videos whole or not at all."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -11,6 +9,7 @@ import numpy as np
 from slimface.core.faces import Faces
 from slimface.deploy.media import Picture
 from slimface.errors import DataError
+from slimface.files import beside
 
 BOX_COLOUR = (70, 235, 110)
 OUTLINE_COLOUR = (16, 24, 20)
@@ -93,21 +92,6 @@ def write_picture(path: Path, picture: Picture) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with beside(path) as part:
         part.write_bytes(data.tobytes())
-
-
-@contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """Give a hidden name next to ``path``; what is written there takes its place at the end.
-
-    After an error nothing is left, and what was there before is untouched.
-    """
-    part = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 class VideoFile:

@@ -11,6 +11,7 @@ import numpy as np
 from slimface.core.faces import Faces, Floats
 from slimface.core.record import Protocol
 from slimface.errors import DataError, ProtocolError, RecipeError
+from slimface.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +46,7 @@ class DetectionLog:
         else:
             folder.mkdir(parents=True, exist_ok=True)
             header = {"model": model_fingerprint, "protocol": protocol.model_dump(mode="json")}
-            beside = self.path.with_name(FILE + ".partial")
-            beside.write_text(json.dumps(header) + "\n", encoding="utf-8")
-            beside.replace(self.path)
+            write_text(self.path, json.dumps(header) + "\n")
         self._file = self.path.open("ab")
 
     def __enter__(self) -> Self:

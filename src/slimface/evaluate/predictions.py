@@ -14,6 +14,7 @@ import numpy as np
 
 from slimface.core.faces import Faces
 from slimface.errors import DataError, MissingError
+from slimface.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -89,9 +90,7 @@ def write_predictions(folder: Path, names: Sequence[str], detections: Iterable[F
         lines = [PurePosixPath(name).name, str(len(rows))]
         # Nine digits bring every single-precision number back.
         lines += [" ".join(f"{value:.9g}" for value in row) for row in rows.tolist()]
-        beside = file.with_name(file.name + ".partial")
-        beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        beside.replace(file)
+        write_text(file, "\n".join(lines) + "\n")
 
 
 def _text_name(name: str) -> str:

@@ -5,7 +5,6 @@ widths are those of the tensors, so pruned and unpruned models load alike, witho
 without unpickling anything.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -26,6 +25,7 @@ import slimface
 from slimface.core.spec import CascadeSpec, DetectorSpec, read_spec
 from slimface.core.value import Value
 from slimface.errors import CheckpointError, MissingError, RecipeError
+from slimface.files import beside
 from slimface.model.build import ARCHITECTURES, build
 from slimface.model.detector import Detector
 from slimface.model.widths import resize_
@@ -121,17 +121,11 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         CheckpointError: It cannot be written; nothing is left behind.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        try:
-            with beside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
+        with beside(path) as part, part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise CheckpointError(
             f"{path} could not be written: {error.strerror or error}.\n"

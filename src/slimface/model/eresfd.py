@@ -21,17 +21,15 @@ from slimface.core.anchors import AnchorGrid, AnchorLevel
 from slimface.core.spec import Architecture, DetectorSpec, Postprocess, Preprocess
 from slimface.errors import RecipeError
 from slimface.model.blocks import Residual, conv_norm
-from slimface.model.detector import Detector, RawTensors
+from slimface.model.s3fd import LEVELS, S3fdDetector
 
-LEVELS = 6
 _BLOCKS = (3, 3, 3, 2, 2)
 _EPSILON = 1e-4
 
 
-class ERESFD(Detector):
-    """Six levels of strides 4 to 128, one anchor a cell."""
+class ERESFD(S3fdDetector):
+    """Residual stages, a pyramid with learnt fusion weights, a context module a level."""
 
-    head_names = tuple(f"{head}.{level}" for head in ("conf", "loc") for level in range(LEVELS))
     constant_names = ("base.m0.fpn.w1",)
 
     def __init__(self, spec: DetectorSpec) -> None:
@@ -49,30 +47,13 @@ class ERESFD(Detector):
                 "Give a width of at least 4 and a stem of at least 1 channel."
             )
         self.base = _Backbone(stem, width, legacy_fpn=bool(legacy))
-        self.conf = nn.ModuleList(
-            nn.Conv2d(width, 4 if level == 0 else 2, 1) for level in range(LEVELS)
-        )
-        self.loc = nn.ModuleList(nn.Conv2d(width, 4, 1) for _ in range(LEVELS))
+        self.make_heads(width, kernel=1)
         _initialise(self)
 
-    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return six maps of classes, then six of offsets, finest level first."""
-        levels = self.base(images)
-        classes = [head(level) for head, level in zip(self.conf, levels, strict=True)]
-        offsets = [head(level) for head, level in zip(self.loc, levels, strict=True)]
-        return (*classes, *offsets)
-
-    def read(self, maps: tuple[Tensor, ...]) -> RawTensors:
-        """The finest level has three background classes, of which the strongest counts.
-
-        Source: Zhang et al., "S3FD", ICCV 2017, arXiv:1708.05237, section 3.3 (max-out).
-        """
-        logits = []
-        for classes in maps[:LEVELS]:
-            background = classes[:, :-1].amax(dim=1)
-            logits.append((classes[:, -1] - background).flatten(1))
-        offsets = [level.flatten(2).transpose(1, 2) for level in maps[LEVELS:]]
-        return RawTensors(torch.cat(logits, dim=1), torch.cat(offsets, dim=1))
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """Return the six maps behind the context modules."""
+        levels: list[Tensor] = self.base(images)
+        return levels
 
 
 class _Backbone(nn.Module):

@@ -13,25 +13,20 @@ Options of the architecture:
     active: Whether blocks end in an activation (published: for width 32 only).
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from slimface.core.anchors import AnchorGrid, AnchorLevel
 from slimface.core.spec import Architecture, DetectorSpec, Option, Postprocess, Preprocess
 from slimface.errors import RecipeError
-from slimface.model.detector import Detector, RawTensors
-
-LEVELS = 6
+from slimface.model.s3fd import LEVELS, S3fdDetector
 
 
-class EXTD(Detector):
-    """Six levels of strides 4 to 128, one anchor a cell.
+class EXTD(S3fdDetector):
+    """One stage of inverted residuals, applied six times, and a pyramid.
 
     The stage's batch norms have one set of statistics, which each training step updates six times.
     """
-
-    head_names = tuple(f"{head}.{level}" for head in ("conf", "loc") for level in range(LEVELS))
 
     def __init__(self, spec: DetectorSpec) -> None:
         super().__init__(spec)
@@ -42,32 +37,11 @@ class EXTD(Detector):
         blocks.append(_inverted(width, halving, stride=2, active=active))
         self.base = nn.ModuleList(blocks)
         self.upfeat = nn.ModuleList(_upsampled(width) for _ in range(LEVELS - 1))
-        self.loc = nn.ModuleList(nn.Conv2d(width, 4, 3, padding=1) for _ in range(LEVELS))
-        self.conf = nn.ModuleList(
-            nn.Conv2d(width, 4 if level == 0 else 2, 3, padding=1) for level in range(LEVELS)
-        )
+        self.make_heads(width, kernel=3)
         _initialise(self)
 
-    def maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return six maps of classes, then six of offsets, finest level first."""
-        levels = self._pyramid(images)
-        classes = [head(level) for head, level in zip(self.conf, levels, strict=True)]
-        offsets = [head(level) for head, level in zip(self.loc, levels, strict=True)]
-        return (*classes, *offsets)
-
-    def read(self, maps: tuple[Tensor, ...]) -> RawTensors:
-        """The finest level has three background classes, of which the strongest counts.
-
-        Source: Zhang et al., "S3FD", ICCV 2017, arXiv:1708.05237, section 3.3 (max-out).
-        """
-        logits = []
-        for classes in maps[:LEVELS]:
-            background = classes[:, :-1].amax(dim=1)
-            logits.append((classes[:, -1] - background).flatten(1))
-        offsets = [level.flatten(2).transpose(1, 2) for level in maps[LEVELS:]]
-        return RawTensors(torch.cat(logits, dim=1), torch.cat(offsets, dim=1))
-
-    def _pyramid(self, images: Tensor) -> list[Tensor]:
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """Return the six maps of the pyramid."""
         x = self.base[1](self.base[0](images))
         stages: list[Tensor] = []
         for _ in range(LEVELS):

@@ -30,6 +30,7 @@ import torch
 import slimface
 from slimface.deploy.media import read_picture
 from slimface.errors import MissingError, UsageError
+from slimface.files import beside, write_text
 from slimface.loading import CHECKPOINT, load
 from slimface.model import zoo
 from slimface.model.build import build
@@ -80,7 +81,7 @@ def run(
     """
     _check_device(device)
     _make(folder)
-    _write(folder / "recipe.yaml", write_recipe(recipe))
+    write_text(folder / "recipe.yaml", write_recipe(recipe))
     detector, provenance = start(recipe)
     fingerprint = _fingerprint_of_what_is_given(recipe, detector)
     first = folder / "steps" / f"00-start-{fingerprint[:12]}" / "model.safetensors"
@@ -115,7 +116,7 @@ def run(
             save(result, place / "model.safetensors", provenance=provenance)
             summary |= {"parent": parent, "fingerprint": fingerprint}
             # Last of all: only this file makes the step count as done.
-            _write(place / "done.json", json.dumps(summary, indent=1))
+            write_text(place / "done.json", json.dumps(summary, indent=1))
         model_at = place / "model.safetensors"
         exported += tuple(place / name for name in _files(place))
         done.append(Finished(step, place, fingerprint, cached))
@@ -177,7 +178,7 @@ def _gather(folder: Path, recipe: Recipe, done: list[Finished], first: Path) -> 
             _bring(finished.folder / name, folder)
     examples = {"pictures": _examples(folder, recipe, done, first)}
     lines.append(_line(len(done), "examples", {"kind": "pictures", "record": examples}, ""))
-    _write(folder / "records.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    write_text(folder / "records.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     _bring(done[-1].folder / "model.safetensors", folder)
 
 
@@ -225,9 +226,8 @@ def _line(step: int, name: str, line: dict[str, Any], fingerprint: str) -> dict[
 
 
 def _bring(file: Path, folder: Path) -> None:
-    beside = folder / (file.name + ".partial")
-    shutil.copyfile(file, beside)
-    beside.replace(folder / file.name)
+    with beside(folder / file.name) as part:
+        shutil.copyfile(file, part)
 
 
 def _machine() -> dict[str, Any]:
@@ -263,13 +263,6 @@ def _make(folder: Path) -> None:
             f"{folder}: the folder cannot be made ({error.strerror}).\n"
             "Choose another place with --out DIR."
         ) from error
-
-
-def _write(path: Path, text: str) -> None:
-    """Write beside and rename, so that a reader never sees half a file."""
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
 
 
 def unfinished(folder: Path) -> Iterable[Path]:

@@ -1,10 +1,9 @@
 """Card: a run as one self-contained page, to read, print, or attach to a change."""
 
-import contextlib
-import os
 from pathlib import Path
 
 from slimface.errors import MissingError, UsageError
+from slimface.files import write_text
 from slimface.report import pictures
 from slimface.report.markup import Html
 from slimface.report.run import read_run
@@ -30,15 +29,9 @@ def write_card(run_folder: Path, out: Path | None = None) -> Path:
     path = run_folder / "card.html" if out is None else out
     story = tell(read_run(run_folder))
     page = render(story)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(page, encoding="utf-8")
-            beside.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, page)
     except OSError as error:
         raise UsageError(
             f"{path} cannot be written: {error.strerror or error}.\n"
