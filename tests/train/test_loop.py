@@ -1,5 +1,6 @@
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -163,3 +164,23 @@ def test_strided_pointwise_layers_never_see_channels_last(
     assert len(seen) == 3 * len(shortcuts) and all(seen)
     walk.close()
     assert not any(s._forward_pre_hooks for s in shortcuts)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_said_and_leaves_the_last_state(
+    detector: Detector, pictures: PictureSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state"
+    walk = epochs(detector, batches(pictures), MultiBox(), PLAN, state=state)
+    next(walk)
+    before = state.read_bytes()
+    real_open = Path.open
+
+    def full(path: Path, mode: str = "r", *args: Any, **more: Any) -> Any:
+        return real_open(Path("/dev/full") if "w" in mode else path, mode, *args, **more)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(CheckpointError, match="could not be written"):
+        next(walk)
+    assert state.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]

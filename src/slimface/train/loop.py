@@ -1,6 +1,7 @@
 """The training loop: an iterator over epochs."""
 
 import copy
+import io
 import math
 import os
 import time
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from slimface.data.batches import Batch
 from slimface.errors import CheckpointError, SlimfaceError
+from slimface.files import beside
 from slimface.model.detector import Detector
 from slimface.train.criterion import Criterion
 from slimface.train.schedule import Schedule
@@ -101,15 +103,15 @@ class Trainer:
             "sums": self.sums,
             "random": torch.get_rng_state(),
         }
-        beside = path.with_name(path.name + ".partial")
+        # In memory first: torch's writer turns a full disk into an error of its own.
+        content = io.BytesIO()
+        torch.save(state, content)
         try:
-            with beside.open("wb") as file:
-                torch.save(state, file)
+            with beside(path) as part, part.open("wb") as file:
+                file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
-            beside.replace(path)
         except OSError as error:
-            beside.unlink(missing_ok=True)
             raise CheckpointError(
                 f"{path}: the state of the training could not be written ({error.strerror}).\n"
                 "Make room or choose another folder; the training goes on from the last state."
