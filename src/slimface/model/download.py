@@ -1,6 +1,5 @@
 """Download: one file of known content, whole or not at all."""
 
-import contextlib
 import hashlib
 import os
 import urllib.error
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import slimface
 from slimface.errors import CheckpointError, MissingError
+from slimface.files import beside
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that have arrived and all that will."""
@@ -48,16 +48,15 @@ def download(
             f"{_by_hand(url, target, sha256)}"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        found = _receive(url, beside, size=size, progress=progress)
-        if found != sha256:
-            raise CheckpointError(
-                f"{url} sent a file with SHA-256 {found[:12]}…, expected {sha256[:12]}….\n"
-                "It was changed on the way or at its source and has been thrown away; try again, "
-                "or fetch it from another network."
-            )
-        beside.replace(target)
+        with beside(target) as part:
+            found = _receive(url, part, size=size, progress=progress)
+            if found != sha256:
+                raise CheckpointError(
+                    f"{url} sent a file with SHA-256 {found[:12]}…, expected {sha256[:12]}….\n"
+                    "It was changed on the way or at its source and has been thrown away; try "
+                    "again, or fetch it from another network."
+                )
     except urllib.error.URLError as error:
         code = f"{error.code} " if isinstance(error, urllib.error.HTTPError) else ""
         raise MissingError(
@@ -67,9 +66,6 @@ def download(
         raise MissingError(
             f"{url}: the connection broke ({error}).\n{_by_hand(url, target, sha256)}"
         ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
 
 
 def extract(archive: Path, member: str, target: Path, *, sha256: str, size: int) -> None:
@@ -90,21 +86,17 @@ def extract(archive: Path, member: str, target: Path, *, sha256: str, size: int)
             f"{archive}: {member} is not the published file.\nDelete the archive and try again."
         )
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        beside.write_bytes(content)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+    with beside(target) as part:
+        part.write_bytes(content)
 
 
-def _receive(url: str, beside: Path, *, size: int, progress: Progress | None) -> str:
+def _receive(url: str, part: Path, *, size: int, progress: Progress | None) -> str:
     request = urllib.request.Request(
         url, headers={"User-Agent": f"slimface/{slimface.__version__}"}
     )
     digest = hashlib.sha256()
     received = 0
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer, beside.open("wb") as file:
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer, part.open("wb") as file:
         while chunk := answer.read(_CHUNK):
             received += len(chunk)
             if received > size:
