@@ -117,7 +117,7 @@ def test_tensors_in_other_files_are_refused(tiny_onnx, tmp_path):
 
 
 def test_a_file_above_the_limit_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("slimface.deploy.runtimes.MAX_MODEL_BYTES", 10)
+    monkeypatch.setattr("slimface.deploy.runtimes.description.MAX_MODEL_BYTES", 10)
     path = tmp_path / "large.onnx"
     path.write_bytes(bytes(11))
     with pytest.raises(CheckpointError, match="11 bytes"):

@@ -141,6 +141,7 @@ class Pipeline:
         name: str = "",
         runtime: str = "python",
         identity: Callable[[], str] | None = None,
+        canvas: tuple[int, int] | None = None,
     ) -> None:
         """Join a spec and a network.
 
@@ -150,7 +151,11 @@ class Pipeline:
             name: For people; the spec's name if empty.
             runtime: What runs the network, for tables.
             identity: Gives the SHA-256 of all that decides what is found; see ``fingerprint``.
+            canvas: The one height and width that the network takes, if it takes no other.
         """
+        self.canvas = canvas
+        """Pictures lie in its upper left corner, made smaller if they do not fit, never larger."""
+
         self.spec = spec
         self.network = network
         self.name = name or spec.name
@@ -198,7 +203,7 @@ class Pipeline:
         resized = clock()
         raw = self.network(images)
         answered = clock()
-        faces = self._read(raw, 0, images.shape, _ratio(pixels, settings), settings)
+        faces = self._read(raw, 0, images.shape, self._ratio(pixels, settings), settings)
         done = clock()
         marks = (start, read, resized, answered, done)
         return faces, Timing(*(1e3 * (b - a) for a, b in pairwise(marks)))
@@ -225,7 +230,7 @@ class Pipeline:
             return []
         images = self.prepare(pictures, settings)
         raw = self.network(images)
-        ratio = _ratio(pictures[0], settings)
+        ratio = self._ratio(pictures[0], settings)
         return [
             self._read(raw, item, images.shape, ratio, settings) for item in range(len(pictures))
         ]
@@ -239,8 +244,22 @@ class Pipeline:
 
         The array is used again: it is valid until the next call in the same thread.
         """
-        height, width = settings.network_size(*pictures[0].shape[:2])
-        return self._normalise(pictures, height, width)
+        height, width = self._sized(pictures[0], settings)
+        return self._normalise(pictures, height, width, canvas=self.canvas)
+
+    def _sized(self, picture: Picture, settings: Settings) -> tuple[int, int]:
+        """Height and width to which a picture is resized."""
+        rows, columns = settings.network_size(*picture.shape[:2])
+        if self.canvas is None:
+            return rows, columns
+        fit = min(self.canvas[0] / rows, self.canvas[1] / columns, 1.0)
+        return max(1, round(rows * fit)), max(1, round(columns * fit))
+
+    def _ratio(self, picture: Picture, settings: Settings) -> Floats:
+        """Pixels of the network's input for one of the picture: x, y, x, y; rounding parts them."""
+        height, width = picture.shape[:2]
+        rows, columns = self._sized(picture, settings)
+        return np.asarray([columns / width, rows / height] * 2, dtype=np.float32)
 
     def _read(
         self,
@@ -313,13 +332,6 @@ def logit(score: float) -> float:
 
 def _first(asked: float | None, default: float) -> Any:
     return default if asked is None else asked
-
-
-def _ratio(picture: Picture, settings: Settings) -> Floats:
-    """Pixels of the network's input for one of the picture: x, y, x, y; rounding parts them."""
-    height, width = picture.shape[:2]
-    rows, columns = settings.network_size(height, width)
-    return np.asarray([columns / width, rows / height] * 2, dtype=np.float32)
 
 
 def _check_values(values: Floats, anchors: int, name: str) -> None:

@@ -28,11 +28,21 @@ class Normaliser:
         self._mean = [np.float32(value) for value in preprocess.mean]
         self._buffers = threading.local()
 
-    def __call__(self, pictures: Sequence[Picture], height: int, width: int) -> Floats:
-        """Return normalised pictures, shape ``(b, 3, padded height, padded width)``."""
+    def __call__(
+        self,
+        pictures: Sequence[Picture],
+        height: int,
+        width: int,
+        *,
+        canvas: tuple[int, int] | None = None,
+    ) -> Floats:
+        """Return normalised pictures, shape ``(b, 3, padded height, padded width)``.
+
+        They are padded to ``canvas`` if it is given, else as the spec says.
+        """
         plan = self.preprocess
         multiple = plan.multiple_of
-        padded = (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
+        padded = canvas or (-(-height // multiple) * multiple, -(-width // multiple) * multiple)
         images: Floats = self._room("images", (len(pictures), 3, *padded), np.dtype(np.float32))
         planes = list(self._room("planes", (3, height, width), np.dtype(np.uint8)))
         if padded != (height, width):

@@ -1,0 +1,37 @@
+"""Networks in exported files: one module a runtime, all behind ``pipeline.Network``."""
+
+from slimface.deploy.runtimes.description import (
+    CANVAS_KEY,
+    DECODED_NAMES,
+    FILES_KEY,
+    LANDMARKS_NAME,
+    MAX_MODEL_BYTES,
+    OUTPUTS_KEY,
+    PROVENANCE_KEY,
+    RAW_NAMES,
+    SPEC_KEY,
+    Description,
+    read_model,
+    sidecar_of,
+)
+from slimface.deploy.runtimes.onnxruntime import OnnxNetwork
+from slimface.deploy.runtimes.opening import RUNTIMES, Opened, open_exported
+
+__all__ = [
+    "CANVAS_KEY",
+    "DECODED_NAMES",
+    "FILES_KEY",
+    "LANDMARKS_NAME",
+    "MAX_MODEL_BYTES",
+    "OUTPUTS_KEY",
+    "PROVENANCE_KEY",
+    "RAW_NAMES",
+    "RUNTIMES",
+    "SPEC_KEY",
+    "Description",
+    "OnnxNetwork",
+    "Opened",
+    "open_exported",
+    "read_model",
+    "sidecar_of",
+]

@@ -1,0 +1,230 @@
+"""What an exported file says about itself, inside of it or in a sidecar.
+
+The rule: ONNX and TorchScript files carry their description inside. Every other format has it in
+``FILE.spec.json`` beside the file, together with the SHA-256 of each file that belongs to the
+model: runtimes written in C++ may end the whole process on a damaged file, so they get to see only
+bytes that are those which were exported.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slimface.core.faces import Floats
+from slimface.core.spec import DetectorSpec, read_spec
+from slimface.deploy.pipeline import DecodedFaces, RawFaces
+from slimface.errors import CheckpointError, MissingError
+
+SPEC_KEY = "slimface.spec"
+"""Where an exported file keeps its spec as JSON."""
+
+PROVENANCE_KEY = "slimface.provenance"
+"""Where it says as JSON what it was made from, how, and what it costs."""
+
+OUTPUTS_KEY = "slimface.outputs"
+"""``raw``: logits, offsets (, landmarks); ``decoded``: scores, boxes (, landmarks)."""
+
+CANVAS_KEY = "slimface.canvas"
+"""Height and width as JSON, where the file takes one picture of one size only."""
+
+FILES_KEY = "slimface.files"
+"""In a sidecar: name -> SHA-256 of each file of the model."""
+
+RAW_NAMES = ("logits", "offsets")
+DECODED_NAMES = ("scores", "boxes")
+LANDMARKS_NAME = "landmarks"
+
+MAX_MODEL_BYTES = 2**30
+"""Larger model files are refused: no detector for devices is near it."""
+
+MAX_SIDECAR_BYTES = 2**22
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """How to feed and read an exported network."""
+
+    spec: DetectorSpec
+    outputs: str
+    """``raw`` or ``decoded``."""
+
+    canvas: tuple[int, int] | None
+    """The one height and width that the network takes; None: any batch of any size."""
+
+    metadata: Mapping[str, str]
+    """All that the file says, as it says it."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the outputs, in our order."""
+        points = (LANDMARKS_NAME,) if self.spec.landmarks else ()
+        return (*(DECODED_NAMES if self.outputs == "decoded" else RAW_NAMES), *points)
+
+    def answer(self, tensors: Sequence[Floats]) -> RawFaces | DecodedFaces:
+        """Return the network's outputs, in the order of ``names``, as what they mean."""
+        first, second, *points = (np.asarray(tensor, dtype=np.float32) for tensor in tensors)
+        landmarks = points[0] if points else None
+        if self.outputs == "decoded":
+            return DecodedFaces(first, second, landmarks)
+        return RawFaces(first, second, landmarks)
+
+    def shaped(self, tensors: Sequence[Any], batch: int) -> list[Floats]:
+        """Give outputs the shape that a runtime without a batch, or of three axes, took away."""
+        tails: list[tuple[int, ...]] = [(-1,), (-1, 4), (-1, self.spec.landmarks, 2)]
+        return [
+            np.asarray(tensor, dtype=np.float32).reshape(batch, *tail)
+            for tensor, tail in zip(tensors, tails, strict=False)
+        ]
+
+
+def describe(metadata: Mapping[str, str], path: Path) -> Description:
+    """Read a description from the metadata of a file.
+
+    Raises:
+        CheckpointError: The file was not exported by slimface, or by a newer one.
+    """
+    if SPEC_KEY not in metadata:
+        raise CheckpointError(
+            f"{path}: its metadata has no '{SPEC_KEY}', so nothing says how to feed and read it.\n"
+            "Export the model with: slimface export MODEL"
+        )
+    spec = read_spec(metadata[SPEC_KEY], where=str(path))
+    outputs = metadata.get(OUTPUTS_KEY, "raw")
+    if outputs not in ("raw", "decoded"):
+        raise CheckpointError(
+            f"{path}: '{OUTPUTS_KEY}' is '{outputs}'; this slimface knows 'raw' and 'decoded'.\n"
+            "Update slimface, or export the model again."
+        )
+    return Description(spec, outputs, _canvas(metadata.get(CANVAS_KEY), path), metadata)
+
+
+def _canvas(text: str | None, path: Path) -> tuple[int, int] | None:
+    try:
+        sides = None if text is None else json.loads(text)
+    except ValueError:
+        sides = False
+    if sides is None:
+        return None
+    if (
+        not isinstance(sides, list)
+        or len(sides) != 2
+        or not all(type(side) is int and 0 < side < 2**16 for side in sides)
+    ):
+        raise CheckpointError(
+            f"{path}: '{CANVAS_KEY}' is {text}; it must be a height and a width in pixels.\n"
+            "Export the model again."
+        )
+    return sides[0], sides[1]
+
+
+def sidecar_of(path: Path) -> Path:
+    """Return where the description of a file is, if it is not inside."""
+    return path.with_name(f"{path.name}.spec.json")
+
+
+def read_sidecar(path: Path, content: bytes) -> tuple[Description, dict[str, bytes]]:
+    """Return the description of a file, and the content of all files of its model by suffix.
+
+    Args:
+        path: The main file.
+        content: Its bytes.
+
+    Raises:
+        MissingError: The sidecar, or a file that it names, is not there.
+        CheckpointError: It is damaged, or a file is not the one that was exported.
+    """
+    sidecar = sidecar_of(path)
+    try:
+        with sidecar.open("rb") as file:
+            text = file.read(MAX_SIDECAR_BYTES + 1)
+    except FileNotFoundError:
+        raise MissingError(
+            f"{path}: {sidecar.name} is not beside it, so nothing says how to feed and read it.\n"
+            "Copy it as well, or export the model with: slimface export MODEL"
+        ) from None
+    try:
+        data = json.loads(text)
+        digests = {str(name): str(digest) for name, digest in data[FILES_KEY].items()}
+        metadata = {
+            key: value if isinstance(value, str) else json.dumps(value)
+            for key, value in data.items()
+        }
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise CheckpointError(
+            f"{sidecar}: not a description of an exported model.\n"
+            "It is damaged or cut off; copy or export the model again."
+        ) from None
+    files = {}
+    # The main file may be renamed together with its sidecar; the others are found by their names.
+    main = next(iter(digests), "")
+    for name, digest in digests.items():
+        if Path(name).name != name or name in ("", ".", ".."):
+            raise CheckpointError(
+                f"{sidecar}: '{name}' is a path, and only files beside the model are opened.\n"
+                "Export the model again."
+            )
+        place = path if name == main else path.with_name(name)
+        found = content if name == main else read_model(place)
+        if hashlib.sha256(found).hexdigest() != digest:
+            raise CheckpointError(
+                f"{place}: not the file that was exported: it has {len(found):,} bytes and "
+                f"another SHA-256 than {sidecar.name} says.\n"
+                "It is damaged, cut off or of another model; copy or export it again."
+            )
+        files[place.suffix] = found
+    return describe(metadata, path), files
+
+
+def read_model(path: Path) -> bytes:
+    """Return the bytes of a model file.
+
+    Raises:
+        MissingError: There is no such file.
+        CheckpointError: It is empty or too large.
+    """
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise MissingError(f"there is no model file {path}.\nCheck the path.") from None
+    if path.is_dir() or not 0 < size <= MAX_MODEL_BYTES:
+        what = "a folder" if path.is_dir() else f"{size:,} bytes"
+        raise CheckpointError(
+            f"{path}: {what}; a model has at least one byte and at most {MAX_MODEL_BYTES:,}.\n"
+            "Copy or export it again."
+        )
+    return path.read_bytes()
+
+
+def not_installed(path: Path, package: str, extra: str) -> MissingError:
+    """Return the error for a runtime that is not installed."""
+    return MissingError(
+        f"{path} needs the package {package}, which is not installed.\n"
+        f"Install it with: pip install '{extra}'"
+    )
+
+
+def unreadable(path: Path, runtime: str, error: object) -> CheckpointError:
+    """Return the error for a file that a runtime does not take."""
+    return CheckpointError(
+        f"{path}: {runtime} cannot read it: {first_line(error)}\n"
+        "The file is damaged, or this version of the runtime lacks an operation; "
+        "update the runtime or export it again."
+    )
+
+
+def does_not_run(path: Path, shape: tuple[int, ...], error: object) -> CheckpointError:
+    """Return the error for an input that a network does not take."""
+    return CheckpointError(
+        f"{path}: the network does not run on an input of shape {shape}: {first_line(error)}\n"
+        "Was it exported for one fixed size? Export it with dynamic height and width."
+    )
+
+
+def first_line(error: object) -> str:
+    """Return the first line of what an error says."""
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,81 @@
+"""Open an exported file, whatever runs it.
+
+A runtime is a function ``open(path, content, threads) -> Opened`` in ``RUNTIMES``, found by the
+suffix of the file. Its library is imported when a file of that kind is opened, never before.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+from slimface.core.spec import DetectorSpec
+from slimface.deploy.pipeline import Network, Pipeline
+from slimface.deploy.runtimes.description import Description, read_model, sidecar_of
+
+
+class Described(Network, Protocol):
+    """A network that knows how it wants to be fed and read."""
+
+    runtime: str
+    """Name of what runs it, for tables: ``onnxruntime``."""
+
+    description: Description
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A model file, ready to run."""
+
+    spec: DetectorSpec
+    network: Network
+    runtime: str
+    canvas: tuple[int, int] | None = None
+
+
+def _runtime(module: str, name: str) -> Callable[[Path, bytes, int | None], Opened]:
+    def opened(path: Path, content: bytes, threads: int | None) -> Opened:
+        kind = getattr(import_module(f"slimface.deploy.runtimes.{module}"), name)
+        network: Described = kind(path, content=content, threads=threads)
+        said = network.description
+        return Opened(said.spec, network, network.runtime, said.canvas)
+
+    return opened
+
+
+RUNTIMES: Mapping[str, Callable[[Path, bytes, int | None], Opened]] = {
+    ".onnx": _runtime("onnxruntime", "OnnxNetwork"),
+    ".xml": _runtime("openvino", "OpenVinoNetwork"),
+    ".param": _runtime("ncnn", "NcnnNetwork"),
+    ".pte": _runtime("executorch", "ExecuTorchNetwork"),
+    ".tflite": _runtime("litert", "LiteRtNetwork"),
+    ".pt": _runtime("torchscript", "TorchScriptNetwork"),
+    ".ptl": _runtime("torchscript", "LegacyMobileNetwork"),
+}
+"""Suffix of an exported file -> how to open it."""
+
+
+def open_exported(path: str | Path, *, threads: int | None = None) -> Pipeline:
+    """Open an exported file as a detector.
+
+    Raises:
+        MissingError, CheckpointError: As the runtime's own class says.
+    """
+    path = Path(path)
+    content = read_model(path)
+    opened = RUNTIMES[path.suffix.lower()](path, content, threads)
+    digest = hashlib.sha256(content)
+    sidecar = sidecar_of(path)
+    if sidecar.is_file():
+        # It holds the digests of all files of the model.
+        digest.update(sidecar.read_bytes())
+    return Pipeline(
+        opened.spec,
+        opened.network,
+        name=path.stem,
+        runtime=opened.runtime,
+        identity=digest.hexdigest,
+        canvas=opened.canvas,
+    )
