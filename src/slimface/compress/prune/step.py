@@ -18,6 +18,8 @@ from slimface.model.detector import Detector
 from slimface.model.profile import profile
 from slimface.model.surgery import remove_channels
 from slimface.step import Context
+from slimface.train.around import innermost
+from slimface.train.criteria import AnyCriterion
 from slimface.train.criterion import MultiBox
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ class Look(Value):
     batches: int = Field(default=8, gt=0)
     batch_size: int = Field(default=8, gt=0)
     size_px: int = Field(default=320, ge=64)
-    criterion: MultiBox = MultiBox()
+    criterion: AnyCriterion = MultiBox()
 
     def __call__(self, context: Context) -> Probe | None:
         """Read them; None if there is no source."""
@@ -48,7 +50,7 @@ class Look(Value):
         shown = context.track(loader.epoch(0), "looking at pictures", total=count)
         # The count stops first, so that no batch is read in vain.
         batches = [batch for _, batch in zip(range(count), shown, strict=False)]
-        return Probe(batches, self.criterion)
+        return Probe(batches, innermost(self.criterion))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
