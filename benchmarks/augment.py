@@ -19,7 +19,8 @@ from slimface.core.boxes import overlaps
 from slimface.core.faces import Faces
 from slimface.data.batches import Batches, _Samples
 from slimface.data.pictures import PictureSet
-from slimface.data.transforms import MEAN_COLOUR, S3fdAugment
+from slimface.data.plan import MEAN_COLOUR
+from slimface.data.transforms import S3fdAugment
 from slimface.data.widerface import read_widerface
 from slimface.deploy.media import Picture, read_picture
 

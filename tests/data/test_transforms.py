@@ -10,13 +10,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from slimface.core.faces import Faces
-from slimface.data.transforms import (
-    MEAN_COLOUR,
-    Augment,
-    PlainAugment,
-    Recolour,
-    S3fdAugment,
-)
+from slimface.data.plan import MEAN_COLOUR, Recolour
+from slimface.data.transforms import Augment, PlainAugment, S3fdAugment
 
 RED, BLUE = (220, 30, 30), (30, 40, 90)
 QUIET = S3fdAugment(colour_share=0, min_area_px=100)

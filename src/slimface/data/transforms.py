@@ -5,8 +5,8 @@ plan. Only the region that the sample shows is resized, and whoever has the comp
 decode it at the fraction of its size that the plan asks for.
 """
 
-from dataclasses import dataclass, replace
-from typing import Annotated, Literal, NamedTuple
+from dataclasses import replace
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
@@ -14,12 +14,9 @@ from pydantic import Field
 
 from slimface.core.faces import Faces, Floats
 from slimface.core.value import Value
+from slimface.data.plan import Plan, Recolour, Window, look_through, mirrored
 from slimface.deploy.pipeline import Picture
 
-MEAN_COLOUR = (123, 117, 104)
-"""Red, green, blue of an average picture (ImageNet); what lies outside a picture is filled with."""
-
-_REDUCTIONS: tuple[Literal[8, 4, 2], ...] = (8, 4, 2)
 _INTERPOLATIONS = (
     # The other nearest neighbour of OpenCV is half a pixel off.
     cv2.INTER_NEAREST_EXACT,
@@ -29,82 +26,6 @@ _INTERPOLATIONS = (
     cv2.INTER_LANCZOS4,
 )
 _TRIES = 50
-
-
-class Window(NamedTuple):
-    """A square of a picture, in its pixels; it may reach beyond the picture."""
-
-    x: float
-    y: float
-    side: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
-    """How a sample comes out of its picture, decided before a pixel is decoded."""
-
-    size_px: int
-    reduction: Literal[1, 2, 4, 8]
-    """The picture is to be decoded at this fraction of its sides: 1, 2, 4 or 8."""
-
-    source: tuple[int, int, int, int]
-    """x1, y1, x2, y2 of the region that is shown, in pixels of the reduced picture."""
-
-    target: tuple[int, int, int, int]
-    """Where that region goes in the sample; the rest of it is filled with the mean colour."""
-
-    faces: Faces
-    """The faces of the sample, in its pixels."""
-
-    interpolation: int = cv2.INTER_AREA
-    mirror: bool = False
-    colour: "Recolour | None" = None
-
-    def render(self, picture: Picture) -> Picture:
-        """Return the sample, shape ``(size_px, size_px, 3)``, from the reduced picture."""
-        x1, y1, x2, y2 = self.source
-        left, top, right, bottom = self.target
-        shown = picture[y1:y2, x1:x2]
-        size = (right - left, bottom - top)
-        patch = cv2.resize(shown, size, interpolation=self.interpolation)
-        if self.colour is not None:
-            patch = self.colour(patch)
-        if size == (self.size_px, self.size_px):
-            sample = patch
-        else:
-            sample = np.empty((self.size_px, self.size_px, 3), dtype=np.uint8)
-            sample[:] = MEAN_COLOUR
-            sample[top:bottom, left:right] = patch
-        return np.asarray(cv2.flip(sample, 1) if self.mirror else sample, dtype=np.uint8)
-
-
-@dataclass(frozen=True, slots=True)
-class Recolour:
-    """Brightness, contrast, saturation and hue in one pass over the pixels."""
-
-    brightness: float = 1
-    contrast: float = 1
-    saturation: float = 1
-    hue_degrees: float = 0
-
-    def __call__(self, picture: Picture) -> Picture:
-        """Return the picture in other colours."""
-        grey = _TO_YIQ[0]
-        mean = float(picture[::4, ::4].reshape(-1, 3).mean(axis=0) @ grey)
-        angle = np.deg2rad(self.hue_degrees)
-        turn = self.saturation * np.array(
-            [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-        )
-        chroma = np.eye(3)
-        chroma[1:, 1:] = turn
-        linear = self.brightness * self.contrast * (_FROM_YIQ @ chroma @ _TO_YIQ)
-        offset = np.full((3, 1), self.brightness * (1 - self.contrast) * mean)
-        matrix = np.hstack([linear, offset]).astype(np.float32)
-        return np.asarray(cv2.transform(picture, matrix), dtype=np.uint8)
-
-
-_TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
-_FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 
 class _Augmentation(Value):
@@ -156,8 +77,8 @@ class PlainAugment(_Augmentation):
     ) -> Plan:
         """Decide on a sample of a picture of this height and width."""
         window = Window(0, 0, max(shape))
-        plan = _look_through(window, shape, faces, size_px, self.min_area_px, reduce=reduce)
-        return _mirrored(plan) if rng.random() < self.mirror else plan
+        plan = look_through(window, shape, faces, size_px, self.min_area_px, reduce=reduce)
+        return mirrored(plan) if rng.random() < self.mirror else plan
 
 
 class S3fdAugment(_Augmentation):
@@ -219,13 +140,13 @@ class S3fdAugment(_Augmentation):
             window = self._anchor_window(shape, faces, rng, size_px)
         else:
             window = _square_window(shape, faces.boxes, rng)
-        plan = _look_through(window, shape, faces, size_px, self.min_area_px, reduce=reduce)
+        plan = look_through(window, shape, faces, size_px, self.min_area_px, reduce=reduce)
         plan = replace(
             plan,
             interpolation=_INTERPOLATIONS[rng.integers(len(_INTERPOLATIONS))],
             colour=self._recolour(rng),
         )
-        return _mirrored(plan) if rng.random() < self.mirror else plan
+        return mirrored(plan) if rng.random() < self.mirror else plan
 
     def _anchor_window(
         self, shape: tuple[int, int], faces: Faces, rng: np.random.Generator, size_px: int
@@ -254,7 +175,92 @@ class S3fdAugment(_Augmentation):
         )
 
 
-Augment = Annotated[S3fdAugment | PlainAugment, Field(discriminator="kind")]
+class RetinaFaceAugment(_Augmentation):
+    """The augmentation of RetinaFace and YuNet: a square crop, colour, mirror.
+
+    The side of the crop is one of ``shares`` of the picture's shorter side; crops are drawn until
+    one holds a whole face. Faces with their centre inside stay. A picture that none is found for
+    is shown whole, at the upper left of the sample.
+
+    It differs from the published code on purpose:
+
+    - Landmarks stay where they are when a crop cuts a face; there those outside were pulled to its
+      border, where no eye is. Missing ones stay missing; there they moved along.
+    - Hue is a rotation in YIQ and saturation a factor there, so that all colours change in one
+      linear map; there it was HSV, rounded in between.
+    - What is outside the picture has the mean colour in the order of the picture's channels.
+    - Every draw comes from the generator that is handed in; there workers shared one seed.
+
+    Source: Deng et al., "RetinaFace", CVPR 2020, arXiv:1905.00641, section 4.2; the crops and
+    colours of biubug6/Pytorch_Retinaface.
+    """
+
+    kind: Literal["retinaface"] = "retinaface"
+    min_area_px: float = Field(default=0, ge=0)
+    shares: tuple[float, ...] = (0.3, 0.45, 0.6, 0.8, 1.0)
+    """Sides of the crops, as shares of the picture's shorter side."""
+
+    tries: int = Field(default=250, gt=0)
+    """Crops drawn, at most, in search of one that holds a face."""
+
+    colour_share: float = Field(default=0.5, ge=0, le=1)
+    """Probability of each of the four changes of colour."""
+
+    brightness: float = Field(default=32, ge=0, le=255)
+    """Largest that is added or subtracted, of 255."""
+
+    contrast: float = Field(default=0.5, ge=0, lt=1)
+    saturation: float = Field(default=0.5, ge=0, lt=1)
+    hue_degrees: float = Field(default=36, ge=0, le=180)
+
+    def plan(
+        self,
+        shape: tuple[int, int],
+        faces: Faces,
+        rng: np.random.Generator,
+        size_px: int,
+        *,
+        reduce: bool = False,
+    ) -> Plan:
+        """Decide on a sample of a picture of this height and width."""
+        window = self._crop(shape, faces.boxes, rng) or Window(0, 0, max(shape))
+        plan = look_through(window, shape, faces, size_px, self.min_area_px, reduce=reduce)
+        plan = replace(
+            plan,
+            interpolation=_INTERPOLATIONS[rng.integers(len(_INTERPOLATIONS))],
+            colour=self._recolour(rng),
+        )
+        return mirrored(plan) if rng.random() < self.mirror else plan
+
+    def _crop(
+        self, shape: tuple[int, int], boxes: Floats, rng: np.random.Generator
+    ) -> Window | None:
+        height, width = shape
+        sides = min(shape) * rng.choice(self.shares, self.tries)
+        room = np.stack([width - sides, height - sides], axis=1)
+        corners = (rng.random((self.tries, 2)) * room)[:, None]
+        covered = (corners <= boxes[:, :2]) & (boxes[:, 2:] <= corners + sides[:, None, None])
+        valid = np.flatnonzero(covered.all(axis=-1).any(axis=-1))
+        if not len(valid):
+            return None
+        x, y = corners[valid[0], 0]
+        return Window(float(x), float(y), float(sides[valid[0]]))
+
+    def _recolour(self, rng: np.random.Generator) -> Recolour | None:
+        coins = rng.random(4) < self.colour_share
+        swings = coins * rng.uniform(-1, 1, 4)
+        if not coins.any():
+            return None
+        # What they call contrast multiplies every channel, around no mean.
+        return Recolour(
+            shift=swings[0] * self.brightness,
+            brightness=1 + swings[1] * self.contrast,
+            saturation=1 + swings[2] * self.saturation,
+            hue_degrees=swings[3] * self.hue_degrees,
+        )
+
+
+Augment = Annotated[S3fdAugment | RetinaFaceAugment | PlainAugment, Field(discriminator="kind")]
 
 
 def _offset(low: float, high: float, length: float, side: float, rng: np.random.Generator) -> float:
@@ -286,56 +292,3 @@ def _square_window(shape: tuple[int, int], boxes: Floats, rng: np.random.Generat
     side = max(height, width)
     x, y = rng.random(2) * (width - side, height - side)
     return Window(float(x), float(y), side)
-
-
-def _look_through(
-    window: Window,
-    shape: tuple[int, int],
-    faces: Faces,
-    size_px: int,
-    min_area_px: float,
-    *,
-    reduce: bool,
-) -> Plan:
-    """Plan to show what a window shows; the window moves by less than a pixel to the grid."""
-    shrink = window.side / size_px
-    reduction: Literal[1, 2, 4, 8] = 1
-    if reduce:
-        reduction = next((r for r in _REDUCTIONS if r <= shrink), 1)
-    x1, x2, left, right = _on_grid(window.x, window.side, shape[1], size_px, reduction)
-    y1, y2, top, bottom = _on_grid(window.y, window.side, shape[0], size_px, reduction)
-    scale = (right - left) / (x2 - x1) / reduction, (bottom - top) / (y2 - y1) / reduction
-    shift = left - x1 * reduction * scale[0], top - y1 * reduction * scale[1]
-    return Plan(
-        size_px,
-        reduction,
-        (x1, y1, x2, y2),
-        (left, top, right, bottom),
-        _inside(faces.moved(scale=scale, shift=shift), size_px, min_area_px),
-    )
-
-
-def _on_grid(
-    start: float, side: float, length: int, size_px: int, reduction: int
-) -> tuple[int, int, int, int]:
-    """First and last pixel of the region shown, in the reduced picture and in the sample."""
-    cells = -(-length // reduction)
-    low = int(np.clip(np.floor(start / reduction), 0, cells - 1))
-    high = int(np.clip(np.ceil((start + side) / reduction), low + 1, cells))
-    scale = size_px / side
-    first = int(np.clip(round((low * reduction - start) * scale), 0, size_px - 1))
-    last = int(np.clip(round((high * reduction - start) * scale), first + 1, size_px))
-    return low, high, first, last
-
-
-def _inside(faces: Faces, size_px: int, min_area_px: float) -> Faces:
-    """The faces with their centre inside, clipped, and large enough."""
-    centres = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
-    boxes = np.clip(faces.boxes, 0, size_px)
-    shown = ((centres > 0) & (centres < size_px)).all(axis=1)
-    large = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) > min_area_px
-    return replace(faces, boxes=boxes).select(shown & large)
-
-
-def _mirrored(plan: Plan) -> Plan:
-    return replace(plan, mirror=True, faces=plan.faces.mirrored(plan.size_px))

@@ -1,7 +1,7 @@
 """Criteria: what training makes small."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from pydantic import Field
@@ -13,7 +13,7 @@ from slimface.core.faces import Faces
 from slimface.core.value import Value
 from slimface.data.batches import Batch
 from slimface.model.detector import Detector, RawTensors
-from slimface.train.assign import ScaleCompensated
+from slimface.train.assign import Matching, ScaleCompensated
 
 
 class Loss(NamedTuple):
@@ -27,9 +27,12 @@ class Loss(NamedTuple):
 
 
 class Criterion(Protocol):
-    """What ``epochs`` minimises. A teacher or a regulariser is a criterion around another one."""
+    """What ``epochs`` minimises. A teacher or a regulariser is a criterion around another one.
 
-    def __call__(self, detector: Detector, raw: RawTensors, batch: Batch) -> Loss: ...
+    It knows the kind of batch it is for: pictures with faces, crops with a label, classes.
+    """
+
+    def __call__(self, detector: Any, raw: Any, batch: Any) -> Loss: ...
 
 
 class Targets(NamedTuple):
@@ -56,13 +59,13 @@ class MultiBox(Value):
 
     kind: Literal["multibox"] = "multibox"
 
-    matching: ScaleCompensated = ScaleCompensated()
+    matching: Matching = ScaleCompensated()
     negatives_per_positive: float = Field(default=3.0, gt=0)
     """Background anchors a matched anchor, the hardest of each picture."""
 
     box_weight: float = Field(default=1.0, ge=0)
     landmark_weight: float = Field(default=1.0, ge=0)
-    """Only for detectors with landmarks, and only on faces whose landmarks are annotated."""
+    """Only for detectors with landmarks, and only on landmarks that are annotated."""
 
     def __call__(self, detector: Detector, raw: RawTensors, batch: Batch) -> Loss:
         """Return the loss of ``raw``, the detector's answer to ``batch``."""
@@ -81,11 +84,12 @@ class MultiBox(Value):
         parts["box"] = F.smooth_l1_loss(offsets, targets.offsets, reduction="sum") / count
         total = parts["class"] + self.box_weight * parts["box"]
         if raw.landmarks is not None and targets.landmarks is not None:
-            known = targets.landmarks.isfinite().all(dim=2).all(dim=1)
+            known = targets.landmarks.isfinite().all(dim=2)
             points = F.smooth_l1_loss(
                 raw.landmarks[positive][known], targets.landmarks[known], reduction="sum"
             )
-            parts["landmarks"] = points / known.sum().clamp(min=1)
+            faces = known.sum() / known.shape[1]
+            parts["landmarks"] = points / faces.clamp(min=1)
             total = total + self.landmark_weight * parts["landmarks"]
         return Loss(total, {name: part.detach() for name, part in parts.items()})
 
