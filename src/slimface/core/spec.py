@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from slimface.core.anchors import AnchorGrid, AnchorLevel, BoxCodec
 from slimface.core.value import Value
@@ -56,20 +56,28 @@ class Postprocess(Value):
     """At most this many faces a picture."""
 
 
-class DetectorSpec(Value):
-    """All that is needed to build, feed and read a detector, and nothing else.
+class ModelSpec(Value):
+    """What the specs of all tasks have in common.
 
-    Widths are not here: they are read from the shapes of the stored tensors, so a pruned detector
-    has the spec of its parent.
+    Widths are not here: they are read from the shapes of the stored tensors, so a pruned model has
+    the spec of its parent.
     """
 
-    task: Literal["detection"] = "detection"
+    task: str
+    """What the model answers: ``detection``, ``cascade``, ``classification``."""
+
     version: int = SPEC_VERSION
     name: str
     """Name of the model for people: ``eresfd``."""
 
     architecture: Architecture
     preprocess: Preprocess
+
+
+class DetectorSpec(ModelSpec):
+    """All that is needed to build, feed and read a detector, and nothing else."""
+
+    task: Literal["detection"] = "detection"
     anchors: AnchorGrid
     codec: BoxCodec = BoxCodec()
     postprocess: Postprocess = Postprocess()
@@ -154,8 +162,60 @@ class CascadeSpec(DetectorSpec):
             scale *= self.factor
 
 
-def read_spec(text: str | bytes, *, where: str) -> DetectorSpec:
-    """Read a spec from JSON.
+class WholePicture(Preprocess):
+    """From a picture of any size to the one size a classifier looks at.
+
+    After resizing: ``(pixel - mean) * scale / deviation``.
+    """
+
+    deviation: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Red, green, blue: what the shifted and scaled values are divided by."""
+
+    height_px: int = Field(default=224, gt=0)
+    width_px: int = Field(default=224, gt=0)
+    fit: Literal["stretch", "crop"] = "stretch"
+    """``stretch`` resizes both sides and ignores the aspect; ``crop`` keeps it, and cuts out the
+    middle."""
+
+    crop: float = Field(default=0.875, gt=0, le=1)
+    """For ``crop``: how much of the shorter side the middle takes."""
+
+    @field_validator("deviation")
+    @classmethod
+    def _nothing_is_divided_by_zero(
+        cls, value: tuple[float, float, float]
+    ) -> tuple[float, float, float]:
+        if min(value) <= 0:
+            raise ValueError("a deviation is above 0")
+        return value
+
+
+class ClassifierSpec(ModelSpec):
+    """All that is needed to build, feed and read an image classifier, and nothing else."""
+
+    task: Literal["classification"] = "classification"
+    preprocess: WholePicture = WholePicture()
+    classes: tuple[str, ...] = Field(min_length=2)
+    """Their names, in the order of the outputs."""
+
+    @field_validator("classes")
+    @classmethod
+    def _names_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            twice = next(name for name in value if value.count(name) > 1)
+            raise ValueError(f"two classes are called {twice!r}")
+        return value
+
+
+_SPECS: Mapping[str, type[ModelSpec]] = {
+    "detection": DetectorSpec,
+    "cascade": CascadeSpec,
+    "classification": ClassifierSpec,
+}
+
+
+def read_spec(text: str | bytes, *, where: str) -> ModelSpec:
+    """Read a spec of any task from JSON.
 
     Raises:
         CheckpointError: It was written by a newer slimface.
@@ -174,5 +234,5 @@ def read_spec(text: str | bytes, *, where: str) -> DetectorSpec:
             f"{where}: its spec has version {version}; this slimface reads up to {SPEC_VERSION}.\n"
             "Update slimface (pip install -U slimface), or write the file again with this version."
         )
-    kind = CascadeSpec if content.get("task") == "cascade" else DetectorSpec
+    kind = _SPECS.get(str(content.get("task", "detection")), DetectorSpec)
     return kind.parse(text, where=where)

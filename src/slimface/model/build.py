@@ -1,14 +1,17 @@
 """Build: from a spec to its module."""
 
 from importlib import import_module
+from typing import overload
 
 import torch
 
-from slimface.core.spec import DetectorSpec
+from slimface.core.spec import DetectorSpec, ModelSpec
 from slimface.errors import RecipeError
 from slimface.model.detector import Detector
+from slimface.model.network import Network
 
 ARCHITECTURES = {
+    "classifier": "slimface.model.classifier:Classifier",
     "eresfd": "slimface.model.eresfd:ERESFD",
     "extd": "slimface.model.extd:EXTD",
     "mtcnn": "slimface.model.mtcnn:MTCNN",
@@ -18,11 +21,15 @@ ARCHITECTURES = {
 """Name in the spec -> module and class, imported when first built. One line an architecture."""
 
 
-def build(spec: DetectorSpec, *, seed: int | None = None) -> Detector:
-    """Return a new detector with the weights that training starts from.
+@overload
+def build(spec: DetectorSpec, *, seed: int | None = None) -> Detector: ...
+@overload
+def build(spec: ModelSpec, *, seed: int | None = None) -> Network: ...
+def build(spec: ModelSpec, *, seed: int | None = None) -> Network:
+    """Return a new model with the weights that training starts from.
 
     Args:
-        spec: Which detector.
+        spec: Which model.
         seed: Draws the weights without touching torch's own generator; None draws them from it.
 
     Raises:
@@ -36,7 +43,11 @@ def build(spec: DetectorSpec, *, seed: int | None = None) -> Detector:
         return kind(spec)
 
 
-def kind_of(spec: DetectorSpec) -> type[Detector]:
+@overload
+def kind_of(spec: DetectorSpec) -> type[Detector]: ...
+@overload
+def kind_of(spec: ModelSpec) -> type[Network]: ...
+def kind_of(spec: ModelSpec) -> type[Network]:
     """Return the class that builds a spec.
 
     Raises:
@@ -49,5 +60,5 @@ def kind_of(spec: DetectorSpec) -> type[Detector]:
             f"Known: {', '.join(sorted(ARCHITECTURES))}. A newer slimface may know more."
         )
     module, _, name = home.partition(":")
-    kind: type[Detector] = getattr(import_module(module), name)
+    kind: type[Network] = getattr(import_module(module), name)
     return kind

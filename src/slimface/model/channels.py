@@ -1,4 +1,4 @@
-"""Channels: which channels of a detector must be cut together.
+"""Channels: which channels of a network must be cut together.
 
 A channel of a feature map is written by one or more layers (all that are added into a residual
 stream), passes norms, activations and depthwise convolutions, and is read by others, perhaps at
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from slimface.errors import TraceError
-from slimface.model.detector import Detector
+from slimface.model.network import Network
 from slimface.model.widths import is_depthwise, is_resizable
 
 Indices = npt.NDArray[np.intp]
@@ -64,7 +64,7 @@ class ChannelGroup:
     an importance would be the same for all channels."""
 
 
-def channel_groups(detector: Detector) -> tuple[ChannelGroup, ...]:
+def channel_groups(network: Network) -> tuple[ChannelGroup, ...]:
     """Return all channel groups in the order of the layers, those that cannot be cut among them.
 
     Every channel of every layer that runs belongs to exactly one group on each of its sides.
@@ -72,14 +72,14 @@ def channel_groups(detector: Detector) -> tuple[ChannelGroup, ...]:
     Raises:
         TraceError: The channels of an operation cannot be followed.
     """
-    _check_parameters(detector)
-    traced = _Traced(detector)
+    _check_parameters(network)
+    traced = _Traced(network)
     try:
-        graph = _followed(traced, detector.trace_size)
+        graph = _followed(traced, network.trace_size)
         found = list(_walked(traced, graph))
     except _FAILURES as error:
         raise TraceError(
-            f"The channels of {detector.spec.name} cannot be followed: "
+            f"The channels of {network.spec.name} cannot be followed: "
             f"{type(error).__name__}: {error}.\n"
             "Channel shuffles and indexing by channel are not understood; write the operation "
             "with convolutions, sums and concatenations, or leave the model unpruned."
@@ -93,7 +93,7 @@ def channel_groups(detector: Detector) -> tuple[ChannelGroup, ...]:
         if named[name] > 1:
             name = f"{name}#{named[name]}"
         group = ChannelGroup(name, len(members[0].positions), members)
-        reason = _obstacle(traced, group, detector)
+        reason = _obstacle(traced, group, network)
         idle = bool(_unused(traced, group))
         groups.append(replace(group, prunable=not reason, reason=reason, idle=idle))
     return tuple(groups)
@@ -107,19 +107,19 @@ _Places = dict[tuple[str, Side], dict[int, list[int]]]
 
 
 class _Traced(nn.Module):
-    """A copy of a detector behind an imaginary layer that writes the picture's channels."""
+    """A copy of a network behind an imaginary layer that writes the picture's channels."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.picture = nn.Conv2d(3, 3, 1, bias=False)
-        self.detector = copy.deepcopy(detector).cpu().float().eval()
-        for name, parameter in self.detector.named_parameters():
-            parameter.requires_grad_(name not in detector.constant_names)
-        for name, module in list(self.detector.named_modules()):
+        self.network = copy.deepcopy(network).cpu().float().eval()
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(name not in network.constant_names)
+        for name, module in list(self.network.named_modules()):
             # One slope for all channels is no layer to cut, and Torch-Pruning stumbles over it.
             if isinstance(module, nn.PReLU) and module.num_parameters == 1:
-                self.detector.set_submodule(name, nn.LeakyReLU())
-        self.names = {module: name for name, module in self.detector.named_modules() if name}
+                self.network.set_submodule(name, nn.LeakyReLU())
+        self.names = {module: name for name, module in self.network.named_modules() if name}
         self.names[self.picture] = PICTURE
         self.ran: set[str] = set()
         """Layers that ran."""
@@ -127,8 +127,8 @@ class _Traced(nn.Module):
         """Layers that some prediction depends on."""
 
     def layer(self, name: str) -> nn.Module:
-        """Return a layer by its name in the detector."""
-        return self.picture if name == PICTURE else self.detector.get_submodule(name)
+        """Return a layer by its name in the network."""
+        return self.picture if name == PICTURE else self.network.get_submodule(name)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the prediction maps, then the outputs of all modules, last first.
@@ -144,7 +144,7 @@ class _Traced(nn.Module):
 
         hooks = [module.register_forward_hook(keep) for module in self.names]
         try:
-            maps = self.detector.maps(self.picture(images))
+            maps = self.network.maps(self.picture(images))
         finally:
             for hook in hooks:
                 hook.remove()
@@ -271,13 +271,13 @@ def _is_writer(traced: _Traced, member: Member) -> bool:
     return _is_root(traced.layer(member.module))
 
 
-def _obstacle(traced: _Traced, group: ChannelGroup, detector: Detector) -> str:
+def _obstacle(traced: _Traced, group: ChannelGroup, network: Network) -> str:
     """Why a group cannot be cut, in words for people; empty if it can."""
     for member in group.members:
         name, layer = member.module, traced.layer(member.module)
         if name == PICTURE:
             return "these are the colours of the picture"
-        if name in detector.head_names and member.side == "out":
+        if name in network.head_names and member.side == "out":
             return f"each output of {name} has a meaning"
         if not is_resizable(layer):
             return f"{name} is a {type(layer).__name__}, which cannot be given other widths"
@@ -297,18 +297,18 @@ def _unused(traced: _Traced, group: ChannelGroup) -> str:
     return next(unused, "")
 
 
-def _check_parameters(detector: Detector) -> None:
+def _check_parameters(network: Network) -> None:
     """Refuse parameters of which nobody knows whether they have an entry for each channel."""
-    for prefix, module in detector.named_modules():
+    for prefix, module in network.named_modules():
         if _is_known(module):
             continue
         for name, _ in module.named_parameters(recurse=False):
             full = f"{prefix}.{name}" if prefix else name
-            if full not in detector.constant_names:
+            if full not in network.constant_names:
                 raise TraceError(
                     f"{full} belongs to no layer whose channels are understood.\n"
                     f"If it has no entry for each channel, add it to "
-                    f"{type(detector).__name__}.constant_names."
+                    f"{type(network).__name__}.constant_names."
                 )
 
 

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,12 +22,13 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 import slimface
-from slimface.core.spec import CascadeSpec, DetectorSpec, read_spec
+from slimface.core.spec import CascadeSpec, DetectorSpec, ModelSpec, read_spec
 from slimface.core.value import Value
-from slimface.errors import CheckpointError, MissingError, RecipeError
+from slimface.errors import CheckpointError, MissingError, RecipeError, UsageError
 from slimface.files import beside
 from slimface.model.build import ARCHITECTURES, build
 from slimface.model.detector import Detector
+from slimface.model.network import Network
 from slimface.model.widths import resize_
 
 log = logging.getLogger(__name__)
@@ -66,26 +67,40 @@ class Provenance(Value):
 class Checkpoint:
     """What a checkpoint holds."""
 
-    detector: Detector
+    network: Network
     """In evaluation mode."""
 
-    spec: DetectorSpec
+    spec: ModelSpec
     provenance: Provenance
     metrics: tuple[dict[str, Any], ...] = ()
     """Records as JSON objects, each with its own protocol stamp."""
 
+    @property
+    def detector(self) -> Detector:
+        """The network, which has to be a detector.
 
-def fingerprint(detector: Detector) -> str:
+        Raises:
+            UsageError: It is a model of another task.
+        """
+        if not isinstance(self.network, Detector):
+            raise UsageError(
+                f"{self.spec.name} does {self.spec.task}; a detector is needed here.\n"
+                "Name a detector, or use a verb for classifiers: train, prune, evaluate, classify."
+            )
+        return self.network
+
+
+def fingerprint(network: Network) -> str:
     """Return the SHA-256 of spec and tensors, in hex: equal models have equal fingerprints."""
-    digest = hashlib.sha256(detector.spec.fingerprint().encode())
-    for name, tensor in sorted(detector.state_dict().items()):
+    digest = hashlib.sha256(network.spec.fingerprint().encode())
+    for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
 def save(
-    detector: Detector,
+    network: Network,
     path: Path | str,
     *,
     provenance: Provenance | None = None,
@@ -105,12 +120,12 @@ def save(
     provenance = provenance.model_copy(update={"versions": versions})
     header = {
         "format": "slimface",
-        "spec": detector.spec.model_dump_json(),
+        "spec": network.spec.model_dump_json(),
         "provenance": provenance.model_dump_json(),
         "metrics": json.dumps([dict(record) for record in metrics], allow_nan=False),
     }
     tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()
+        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
     }
     write_whole(Path(path), serialise(tensors, metadata=header))
 
@@ -169,8 +184,12 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     return Checkpoint(restore(spec, tensors, where=str(path)), spec, provenance, metrics)
 
 
-def restore(spec: DetectorSpec, tensors: Mapping[str, Tensor], *, where: str) -> Detector:
-    """Build a spec's detector with these tensors, at the widths they have.
+@overload
+def restore(spec: DetectorSpec, tensors: Mapping[str, Tensor], *, where: str) -> Detector: ...
+@overload
+def restore(spec: ModelSpec, tensors: Mapping[str, Tensor], *, where: str) -> Network: ...
+def restore(spec: ModelSpec, tensors: Mapping[str, Tensor], *, where: str) -> Network:
+    """Build a spec's network with these tensors, at the widths they have.
 
     Args:
         spec: What to build.
@@ -178,7 +197,7 @@ def restore(spec: DetectorSpec, tensors: Mapping[str, Tensor], *, where: str) ->
         where: Where the tensors come from, for error messages.
 
     Returns:
-        The detector, in evaluation mode.
+        The network, in evaluation mode.
 
     Raises:
         CheckpointError: The architecture is unknown, keys are missing or too many, or the layers
@@ -191,26 +210,26 @@ def restore(spec: DetectorSpec, tensors: Mapping[str, Tensor], *, where: str) ->
             "Update slimface (pip install -U slimface)."
         )
     try:
-        detector = build(spec, seed=0)
+        network = build(spec, seed=0)
     except RecipeError as error:
         raise CheckpointError(f"{where}: {error}") from None
-    _check_keys(detector.state_dict().keys(), tensors.keys(), spec=spec, where=where)
-    resize_(detector, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
-    for name, tensor in detector.state_dict().items():
+    _check_keys(network.state_dict().keys(), tensors.keys(), spec=spec, where=where)
+    resize_(network, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    for name, tensor in network.state_dict().items():
         if tensor.shape != tensors[name].shape:
             raise CheckpointError(
                 f"{where}: {name} has shape {tuple(tensors[name].shape)}; {spec.name} needs "
                 f"{tuple(tensor.shape)}, and this tensor has no width that may differ.\n"
                 "The weights belong to another variant of the architecture."
             )
-    detector.load_state_dict(tensors, strict=True)
-    detector.eval()
-    check_chain(detector, where=where)
-    return detector
+    network.load_state_dict(tensors, strict=True)
+    network.eval()
+    check_chain(network, where=where)
+    return network
 
 
-def check_chain(detector: Detector, *, where: str) -> None:
-    """Run the detector once on a small input.
+def check_chain(network: Network, *, where: str) -> None:
+    """Run the network once on a small input.
 
     Raises:
         CheckpointError: A layer does not fit the one before it.
@@ -218,15 +237,15 @@ def check_chain(detector: Detector, *, where: str) -> None:
     entered = [""]
     hooks = [
         module.register_forward_pre_hook(lambda *_, name=name: entered.__setitem__(0, name))
-        for name, module in detector.named_modules()
+        for name, module in network.named_modules()
         if not list(module.children())
     ]
-    reference = next(detector.parameters())
-    images = torch.zeros((1, 3, *detector.trace_size)).to(reference)
+    reference = next(network.parameters())
+    images = torch.zeros((1, 3, *network.trace_size)).to(reference)
     try:
         with torch.inference_mode():
             # A cascade has no single pass whose predictions could be read.
-            run = detector.maps if isinstance(detector.spec, CascadeSpec) else detector
+            run = network.maps if isinstance(network.spec, CascadeSpec) else network
             run(images)
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(
@@ -357,7 +376,7 @@ def _expect_safetensors(path: Path) -> None:
 
 
 def _check_keys(
-    expected: Iterable[str], found: Iterable[str], *, spec: DetectorSpec, where: str
+    expected: Iterable[str], found: Iterable[str], *, spec: ModelSpec, where: str
 ) -> None:
     missing = sorted(set(expected) - set(found))
     surplus = sorted(set(found) - set(expected))

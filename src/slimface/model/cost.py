@@ -1,4 +1,4 @@
-"""Cost: parameters and MACs of a detector for any widths of its channel groups, without building.
+"""Cost: parameters and MACs of a network for any widths of its channel groups, without building.
 
 Both are sums of products of widths: a convolution has as many weights as outputs x inputs x kernel.
 So thousands of allocations can be tried in the time of one cut, and the figures are exact.
@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from slimface.model.channels import ChannelGroup, Indices
-from slimface.model.detector import Detector
+from slimface.model.network import Network
 from slimface.model.profile import profile
 from slimface.model.widths import is_depthwise
 
@@ -35,7 +35,7 @@ class _Sum:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CostModel:
-    """What a detector costs as a function of the widths of the groups that can be cut.
+    """What a network costs as a function of the widths of the groups that can be cut.
 
     Widths are arrays ``(groups,)`` in the order of ``names``. Numbers are whole and exact in
     double precision (below 2 ** 53).
@@ -88,17 +88,17 @@ class CostModel:
 
 
 def cost_model(
-    detector: Detector, groups: Sequence[ChannelGroup], height: int, width: int
+    network: Network, groups: Sequence[ChannelGroup], height: int, width: int
 ) -> CostModel:
-    """Find out how the cost of a detector depends on the widths of its groups.
+    """Find out how the cost of a network depends on the widths of its groups.
 
     Args:
-        detector: As it is before the cut.
-        groups: ``channel_groups(detector)``.
+        network: As it is before the cut.
+        groups: ``channel_groups(network)``.
         height: Of the picture that MACs are counted for.
         width: Likewise.
     """
-    counted = profile(detector, height, width)
+    counted = profile(network, height, width)
     macs = {layer.name: layer.macs for layer in counted.layers}
     free = [group for group in groups if group.prunable]
     places: dict[str, dict[str, Floats]] = {}
@@ -108,7 +108,7 @@ def cost_model(
                 member.module, {"out": np.zeros(len(free)), "in": np.zeros(len(free))}
             )
             sides[member.side][i] += member.positions.shape[1]
-    layers = [detector.get_submodule(name) for name in places]
+    layers = [network.get_submodule(name) for name in places]
     sizes = np.array([group.size for group in free], dtype=np.intp)
     outputs = np.array([sides["out"] for sides in places.values()]).reshape(-1, len(free))
     inputs = np.array([sides["in"] for sides in places.values()]).reshape(-1, len(free))

@@ -1,4 +1,4 @@
-"""Profile: what a detector costs before it runs: parameters, MACs and activation memory.
+"""Profile: what a network costs before it runs: parameters, MACs and activation memory.
 
 MACs are the multiplications of convolutions and linear layers, as the field counts them; batch
 norms, activations, additions and resizing are left out. One MAC is about two FLOPs.
@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from slimface.core.value import Value
 from slimface.errors import UsageError
-from slimface.model.detector import Detector
+from slimface.model.network import Network
 
 _BYTES = 4
 _IN_PLACE = {
@@ -68,7 +68,7 @@ class LayerChange(Value):
     after: LayerProfile | None
 
 
-def profile(detector: Detector, height: int, width: int) -> Profile:
+def profile(network: Network, height: int, width: int) -> Profile:
     """Count what one picture of this size costs. Nothing is computed, so any size is fast.
 
     Raises:
@@ -76,7 +76,7 @@ def profile(detector: Detector, height: int, width: int) -> Profile:
     """
     if height < 1 or width < 1:
         raise UsageError(f"A picture of {width}x{height} has no pixels.\nGive positive sizes.")
-    ghost = copy.deepcopy(detector).to("meta").eval()
+    ghost = copy.deepcopy(network).to("meta").eval()
     rows: dict[str, LayerProfile] = {}
     hooks = [
         module.register_forward_hook(_counter(rows, name))
@@ -91,7 +91,7 @@ def profile(detector: Detector, height: int, width: int) -> Profile:
         hook.remove()
     layers = _in_order(ghost, rows)
     return Profile(
-        model=detector.spec.name,
+        model=network.spec.name,
         height=height,
         width=width,
         parameters=sum(layer.parameters for layer in layers),
@@ -143,10 +143,10 @@ def _macs(layer: nn.Module, given: Tensor, output: Tensor) -> int:
     return 0
 
 
-def _in_order(detector: nn.Module, rows: dict[str, LayerProfile]) -> tuple[LayerProfile, ...]:
+def _in_order(network: nn.Module, rows: dict[str, LayerProfile]) -> tuple[LayerProfile, ...]:
     """Rows as the layers run, then what never ran, then parameters that are no layer."""
     layers = list(rows.values())
-    for name, module in detector.named_modules():
+    for name, module in network.named_modules():
         own = sum(p.numel() for p in module.parameters(recurse=False))
         if own and name not in rows:
             layers.append(

@@ -7,7 +7,7 @@ the same as silence at the layers that read a channel, and every cut is checked 
 import copy
 import difflib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,15 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from slimface.errors import TraceError, UsageError
 from slimface.model.channels import ChannelGroup, Indices, channel_groups
-from slimface.model.detector import Detector
+from slimface.model.network import Network
 from slimface.model.widths import replace_tensor_
 
 Keep = Mapping[str, npt.ArrayLike]
 """Name of a group -> its channels that stay, in any order. Groups without an entry stay whole."""
 
 _TOLERANCE = 1e-3
+
+N = TypeVar("N", bound=Network)
 
 
 class _Cut(NamedTuple):
@@ -34,26 +36,24 @@ class _Cut(NamedTuple):
     gone: Indices
 
 
-def remove_channels(
-    detector: Detector, keep: Keep, *, groups: tuple[ChannelGroup, ...] | None = None
-) -> Detector:
-    """Return a new detector without the channels that are not kept; ``detector`` stays as it was.
+def remove_channels(network: N, keep: Keep, *, groups: tuple[ChannelGroup, ...] | None = None) -> N:
+    """Return a new network without the channels that are not kept; ``network`` stays as it was.
 
-    Law: its outputs are those of ``detector`` with the same channels silenced. This is checked on
+    Law: its outputs are those of ``network`` with the same channels silenced. This is checked on
     noise each time, so a wrong trace cannot pass unnoticed. Make optimizers after surgery: the
     parameters are new.
 
     Args:
-        detector: What to cut.
+        network: What to cut.
         keep: The channels that stay.
-        groups: ``channel_groups(detector)``, where the caller has it already.
+        groups: ``channel_groups(network)``, where the caller has it already.
 
     Raises:
         UsageError: ``keep`` names no group, a group that cannot be cut, or no channel at all.
-        TraceError: The channels of the detector cannot be followed.
+        TraceError: The channels of the network cannot be followed.
     """
-    narrow = copy.deepcopy(detector)
-    cuts = _cuts(detector, keep, groups)
+    narrow = copy.deepcopy(network)
+    cuts = _cuts(network, keep, groups)
     gone = _gone(narrow, cuts)
     for (name, side), positions in gone.items():
         layer = narrow.get_submodule(name)
@@ -63,19 +63,19 @@ def remove_channels(
             for tensor in [*layer._parameters, *layer._buffers]:
                 _cut_(layer, tensor, 0, positions)
     if cuts:
-        _check(detector, narrow, cuts)
+        _check(network, narrow, cuts)
     return narrow
 
 
 def silence_(
-    detector: Detector, keep: Keep, *, groups: tuple[ChannelGroup, ...] | None = None
+    network: Network, keep: Keep, *, groups: tuple[ChannelGroup, ...] | None = None
 ) -> Callable[[], None]:
     """Let no layer hear the channels that are not kept, by masks in front of the readers.
 
     Args:
-        detector: Changed in place; its parameters stay as they are.
+        network: Changed in place; its parameters stay as they are.
         keep: The channels that stay audible.
-        groups: ``channel_groups(detector)``, where the caller has it already.
+        groups: ``channel_groups(network)``, where the caller has it already.
 
     Returns:
         A function that takes the masks off again.
@@ -83,11 +83,11 @@ def silence_(
     Raises:
         UsageError: As for ``remove_channels``.
     """
-    return _silence_(detector, _cuts(detector, keep, groups))
+    return _silence_(network, _cuts(network, keep, groups))
 
 
 def zero_filters_(
-    detector: Detector,
+    network: Network,
     keep: Keep,
     *,
     norms: bool = False,
@@ -98,25 +98,25 @@ def zero_filters_(
     Source: He et al., "Soft Filter Pruning", IJCAI 2018, arXiv:1808.06866.
 
     Args:
-        detector: Changed in place.
+        network: Changed in place.
         keep: The channels whose filters stay.
         norms: Zero the scale and shift of their batch norms too, so that nothing is sent on.
-        groups: ``channel_groups(detector)``, where the caller has it already.
+        groups: ``channel_groups(network)``, where the caller has it already.
 
     Raises:
         UsageError: As for ``remove_channels``.
     """
     with torch.no_grad():
-        for (name, side), positions in _gone(detector, _cuts(detector, keep, groups)).items():
-            layer = detector.get_submodule(name)
+        for (name, side), positions in _gone(network, _cuts(network, keep, groups)).items():
+            layer = network.get_submodule(name)
             writes = isinstance(layer, _ConvNd | nn.Linear)
             if side == "out" and (writes or (norms and isinstance(layer, _BatchNorm))):
                 for parameter in layer.parameters(recurse=False):
                     parameter[torch.as_tensor(positions)] = 0
 
 
-def fold_batch_norms(detector: Detector) -> Detector:
-    """Return a detector for inference whose batch norms are part of the convolutions before them.
+def fold_batch_norms(network: N) -> N:
+    """Return a network for inference whose batch norms are part of the convolutions before them.
 
     It has no spec's keys any more, so it is to be exported or run, not saved. Norms that do not
     directly follow a convolution stay.
@@ -124,7 +124,7 @@ def fold_batch_norms(detector: Detector) -> Detector:
     Raises:
         TraceError: The outputs would change, because somebody else reads what a norm normalises.
     """
-    folded = copy.deepcopy(detector).eval()
+    folded = copy.deepcopy(network).eval()
     for layer, norm in _pairs(folded):
         _fold_(layer, norm)
         # The norms of timm carry their activation inside, which stays.
@@ -132,19 +132,19 @@ def fold_batch_norms(detector: Detector) -> Detector:
         _replace_module_(folded, norm, nn.Sequential(*inside) if inside else nn.Identity())
     _compare(
         folded,
-        copy.deepcopy(detector).eval(),
+        copy.deepcopy(network).eval(),
         complaint="Folding the batch norms changes the outputs",
     )
     return folded
 
 
 def _cuts(
-    detector: Detector, keep: Keep, groups: tuple[ChannelGroup, ...] | None
+    network: Network, keep: Keep, groups: tuple[ChannelGroup, ...] | None
 ) -> tuple[_Cut, ...]:
     """Check what the caller wants, and turn it round: the channels that go."""
     if not keep:
         return ()
-    known = {group.name: group for group in groups or channel_groups(detector)}
+    known = {group.name: group for group in groups or channel_groups(network)}
     cuts = []
     for name, channels in keep.items():
         group = known.get(name)
@@ -152,8 +152,8 @@ def _cuts(
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"Did you mean {near[0]}? " if near else ""
             raise UsageError(
-                f"{detector.spec.name} has no channel group {name!r}.\n{hint}"
-                "channel_groups(detector) lists them."
+                f"{network.spec.name} has no channel group {name!r}.\n{hint}"
+                "channel_groups(network) lists them."
             )
         kept = np.unique(np.asarray(channels, dtype=np.intp))
         if not len(kept) or kept[0] < 0 or kept[-1] >= group.size:
@@ -172,7 +172,7 @@ def _cuts(
     return tuple(cuts)
 
 
-def _gone(detector: Detector, cuts: tuple[_Cut, ...]) -> dict[tuple[str, str], Indices]:
+def _gone(network: Network, cuts: tuple[_Cut, ...]) -> dict[tuple[str, str], Indices]:
     """Layer and side -> positions that go, from all groups together."""
     gone: dict[tuple[str, str], list[Indices]] = {}
     for cut in cuts:
@@ -191,11 +191,11 @@ def _cut_(layer: nn.Module, name: str, dimension: int, positions: Indices) -> No
         replace_tensor_(layer, name, tensor.detach().index_select(dimension, index))
 
 
-def _silence_(detector: Detector, cuts: tuple[_Cut, ...]) -> Callable[[], None]:
+def _silence_(network: Network, cuts: tuple[_Cut, ...]) -> Callable[[], None]:
     handles = []
-    for (name, side), positions in _gone(detector, cuts).items():
+    for (name, side), positions in _gone(network, cuts).items():
         if side == "in":
-            layer = detector.get_submodule(name)
+            layer = network.get_submodule(name)
             handles.append(layer.register_forward_pre_hook(_mask(layer, positions)))
 
     def restore() -> None:
@@ -215,8 +215,8 @@ def _mask(layer: nn.Module, positions: Indices) -> Callable[..., Any]:
     return hook
 
 
-def _check(detector: Detector, narrow: Detector, cuts: tuple[_Cut, ...]) -> None:
-    silent = copy.deepcopy(detector)
+def _check(network: Network, narrow: Network, cuts: tuple[_Cut, ...]) -> None:
+    silent = copy.deepcopy(network)
     _silence_(silent, cuts)
     _compare(
         narrow,
@@ -225,7 +225,7 @@ def _check(detector: Detector, narrow: Detector, cuts: tuple[_Cut, ...]) -> None
     )
 
 
-def _compare(changed: Detector, reference: Detector, *, complaint: str) -> None:
+def _compare(changed: Network, reference: Network, *, complaint: str) -> None:
     """Let both see the same noise.
 
     Raises:
@@ -262,7 +262,7 @@ def _compare(changed: Detector, reference: Detector, *, complaint: str) -> None:
             )
 
 
-def _pairs(detector: Detector) -> list[tuple[_ConvNd, _BatchNorm]]:
+def _pairs(network: Network) -> list[tuple[_ConvNd, _BatchNorm]]:
     """Convolutions and the batch norms that take their outputs, each the other's only one."""
     written: list[tuple[Tensor, _ConvNd]] = []
     met: list[tuple[_ConvNd | None, _BatchNorm]] = []
@@ -277,14 +277,14 @@ def _pairs(detector: Detector) -> list[tuple[_ConvNd, _BatchNorm]]:
         met.append((source, norm))
 
     hooks = []
-    for module in detector.modules():
+    for module in network.modules():
         if isinstance(module, _ConvNd) and not isinstance(module, _ConvTransposeNd):
             hooks.append(module.register_forward_hook(write))
         elif isinstance(module, _BatchNorm) and module.track_running_stats:
             hooks.append(module.register_forward_pre_hook(take))
-    reference = next(detector.parameters())
+    reference = next(network.parameters())
     with torch.inference_mode():
-        detector.maps(torch.zeros(1, 3, *detector.trace_size).to(reference))
+        network.maps(torch.zeros(1, 3, *network.trace_size).to(reference))
     for hook in hooks:
         hook.remove()
     pairs = dict.fromkeys((layer, norm) for layer, norm in met if layer is not None)
