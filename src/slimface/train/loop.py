@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from slimface.data.batches import Batch
 from slimface.errors import CheckpointError, SlimfaceError
 from slimface.files import beside
 from slimface.model.detector import Detector
@@ -22,10 +21,19 @@ from slimface.train.criterion import Criterion
 from slimface.train.schedule import Schedule
 
 
+class Samples(Protocol):
+    """A batch of anything that is learnt from: pictures with faces, crops with a label."""
+
+    @property
+    def images(self) -> Tensor:
+        """8-bit RGB, shape ``(b, 3, height, width)``."""
+        ...
+
+
 class Epochs(Sized, Protocol):
     """Batches that are the same each time an epoch is asked for; ``len`` is batches an epoch."""
 
-    def epoch(self, index: int, *, skip: int = 0) -> Iterable[Batch]: ...
+    def epoch(self, index: int, *, skip: int = 0) -> Iterable[Samples]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +245,7 @@ def _walk(
 
 
 def _step(
-    trainer: Trainer, module: nn.Module, batch: Batch, criterion: Criterion, batches: int
+    trainer: Trainer, module: nn.Module, batch: Samples, criterion: Criterion, batches: int
 ) -> dict[str, float]:
     """One update; returns the loss and its parts."""
     detector, optimizer = trainer.detector, trainer.optimizer
@@ -264,7 +272,7 @@ def _step(
 
 
 @torch.no_grad()
-def validation_loss(detector: Detector, batches: Iterable[Batch], criterion: Criterion) -> float:
+def validation_loss(detector: Detector, batches: Iterable[Samples], criterion: Criterion) -> float:
     """Return the mean loss over ``batches``, in evaluation mode, changing nothing."""
     was_training = detector.training
     detector.eval()

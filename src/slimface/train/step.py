@@ -1,11 +1,6 @@
 """Train: the step that learns, from scratch or onwards."""
 
-import copy
 import hashlib
-import logging
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -16,16 +11,14 @@ from slimface.data.batches import Batches
 from slimface.data.pictures import PictureSet
 from slimface.data.transforms import Augment, PlainAugment, S3fdAugment
 from slimface.errors import UsageError
-from slimface.model.checkpoint import load_checkpoint, save
 from slimface.model.detector import Detector
 from slimface.step import Context
+from slimface.train.around import innermost
+from slimface.train.course import BeforeEpoch, follow
+from slimface.train.criteria import AnyCriterion
 from slimface.train.criterion import MultiBox
-from slimface.train.loop import Epoch, epochs, validation_loss
+from slimface.train.loop import validation_loss
 from slimface.train.schedule import Schedule
-
-log = logging.getLogger(__name__)
-
-BeforeEpoch = Callable[[Detector, int], None]
 
 
 class Train(Value):
@@ -37,7 +30,9 @@ class Train(Value):
 
     kind: Literal["train"] = "train"
     schedule: Schedule
-    criterion: MultiBox = MultiBox()
+    criterion: AnyCriterion = MultiBox()
+    """What is made small; a teacher or a penalty is a criterion around another one."""
+
     augment: Augment = S3fdAugment()
     size_px: int = Field(default=640, ge=64)
     """Side of the square crops."""
@@ -84,25 +79,16 @@ class Train(Value):
             seed=context.seed,
             workers=context.workers,
         )
-        detector = _trainable_copy(detector, context.device)
-        state = context.folder / "training.state"
-        best = _best_so_far(context)
-        watched = _Watched(batches, context, detector, before_epoch)
-        with _Events(context) as events, _room_for(context.workers):
-            for epoch in epochs(detector, watched, self.criterion, self.schedule, state=state):
-                held_out = self._held_out_loss(epoch.model, check)
-                self._record(epoch, held_out, context, events)
-                metrics = {
-                    "kind": "epoch",
-                    "epoch": epoch.index + 1,
-                    "loss": epoch.loss,
-                    "held_out_loss": held_out,
-                }
-                save(epoch.model, context.folder / "last.safetensors", metrics=[metrics])
-                if best is None or held_out < best:
-                    best = held_out
-                    save(epoch.model, context.folder / "best.safetensors", metrics=[metrics])
-        return load_checkpoint(context.folder / f"{self.keep}.safetensors").detector
+        return follow(
+            detector,
+            batches,
+            self.criterion,
+            self.schedule,
+            context,
+            held_out=lambda model: self._held_out_loss(model, check),
+            keep=self.keep,
+            before_epoch=before_epoch,
+        )
 
     def _held_out_loss(self, detector: Detector, pictures: PictureSet) -> float:
         if not len(pictures):
@@ -116,35 +102,7 @@ class Train(Value):
             workers=0,
             drop_last=False,
         )
-        return validation_loss(detector, batches.epoch(0), self.criterion)
-
-    def _record(self, epoch: Epoch, held_out: float, context: Context, events: "_Events") -> None:
-        figures = {
-            "loss": epoch.loss,
-            **{f"loss_{name}": value for name, value in epoch.parts.items()},
-            "held_out_loss": held_out,
-            "learning_rate": epoch.learning_rate,
-        }
-        events.add(epoch.index + 1, figures)
-        context.record(
-            "epoch",
-            {
-                "epoch": epoch.index + 1,
-                "epochs": self.schedule.epochs,
-                "parts": epoch.parts,
-                "pictures": epoch.pictures,
-                "seconds": epoch.seconds,
-                **{k: figures[k] for k in ("loss", "held_out_loss", "learning_rate")},
-            },
-        )
-        log.info(
-            "epoch %d/%d: loss %.3f, held out %.3f, %.1f pictures/s",
-            epoch.index + 1,
-            self.schedule.epochs,
-            epoch.loss,
-            held_out,
-            epoch.pictures / max(epoch.seconds, 1e-9),
-        )
+        return validation_loss(detector, batches.epoch(0), innermost(self.criterion))
 
 
 def split(pictures: PictureSet, holdout: float) -> tuple[PictureSet, PictureSet]:
@@ -158,76 +116,3 @@ def split(pictures: PictureSet, holdout: float) -> tuple[PictureSet, PictureSet]
         pictures.subset([i for i, out in enumerate(aside) if not out]),
         pictures.subset([i for i, out in enumerate(aside) if out]),
     )
-
-
-@contextmanager
-def _room_for(workers: int) -> Iterator[None]:
-    """Leave a core to each process that prepares pictures.
-
-    Threads of OpenMP wait for each other by spinning. On 2 cores with one worker, EResFD learns
-    from 51 crops of 320 pixels a second with one thread and from 24 to 35 with two.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(before, (os.cpu_count() or 1) - workers)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _trainable_copy(detector: Detector, device: str) -> Detector:
-    return copy.deepcopy(detector).to(device).requires_grad_(True)
-
-
-def _best_so_far(context: Context) -> float | None:
-    path = context.folder / "best.safetensors"
-    if not path.exists() or not (context.folder / "training.state").exists():
-        return None
-    return float(load_checkpoint(path).metrics[0]["held_out_loss"])
-
-
-class _Watched:
-    """Batches under a progress bar."""
-
-    def __init__(
-        self,
-        batches: Batches,
-        context: Context,
-        detector: Detector,
-        before_epoch: BeforeEpoch | None,
-    ) -> None:
-        self.batches = batches
-        self.context = context
-        self.detector = detector
-        self.before_epoch = before_epoch
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def epoch(self, index: int, *, skip: int = 0):  # type: ignore[no-untyped-def]
-        # In the middle of an epoch the saved state has what was done before it.
-        if self.before_epoch is not None and not skip:
-            self.before_epoch(self.detector, index)
-        return self.context.track(
-            self.batches.epoch(index, skip=skip), f"epoch {index + 1}", total=len(self) - skip
-        )
-
-
-class _Events:
-    """TensorBoard event files, where tensorboard is installed."""
-
-    def __init__(self, context: Context) -> None:
-        self.folder = context.folder / "events"
-
-    def __enter__(self) -> "_Events":
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer = SummaryWriter(str(self.folder))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.writer.close()
-
-    def add(self, epoch: int, figures: dict[str, float]) -> None:
-        for name, value in figures.items():
-            self.writer.add_scalar(name, value, epoch)
