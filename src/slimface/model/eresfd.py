@@ -21,6 +21,7 @@ from slimface.core.anchors import AnchorGrid, AnchorLevel
 from slimface.core.spec import Architecture, DetectorSpec, Postprocess, Preprocess
 from slimface.errors import RecipeError
 from slimface.model.blocks import Residual, conv_norm
+from slimface.model.published import ACADEMIC, LFDP, Entry, WeightFile, github, lfdp_file
 from slimface.model.s3fd import LEVELS, S3fdDetector
 
 _BLOCKS = (3, 3, 3, 2, 2)
@@ -207,3 +208,125 @@ def lfdp(name: str = "eresfd-lfdp") -> DetectorSpec:
 def bfpgm(name: str = "eresfd-bfpgm") -> DetectorSpec:
     """The variant of IDT-ITI/B-FPGM: square anchors, and a pyramid without its last input."""
     return _spec(name, height_per_width=1.0, legacy_fpn=True)
+
+
+def _naver(part: str, sha256: str, size: int) -> WeightFile:
+    name = f"eresfd_16.pth.{part}.pth"
+    return github(
+        "clovaai/EResFD",
+        "69c24b2814c901c84c74758feec5d3cd59c27f71",
+        f"weights/{name}",
+        local=f"eresfd/{name}",
+        sha256=sha256,
+        size=size,
+        prefix=f"{part}.",
+    )
+
+
+def _bfpgm(commit: str, path: str, local: str, sha256: str, size: int) -> WeightFile:
+    path, local = f"Pruned Models/{path}", f"eresfd/{local}"
+    return github("IDT-ITI/B-FPGM", commit, path, local=local, sha256=sha256, size=size)
+
+
+_BFPGM_ORIGIN = "IDT-ITI/B-FPGM"
+_BFPGM_ALIASES = {
+    **{f"base.m0.layer{i}.": f"base.m0.b2_{i}." for i in range(1, 6)},
+    "base.m0.layer6.": "base.m0.fpn.",
+    **{f"base.m0.layer{i + 7}.": f"base.m0.FEM_{i}." for i in range(6)},
+    **{f"{head}{i}.": f"{head}.{i}." for head in ("loc", "conf") for i in range(6)},
+}
+
+
+ENTRIES = (
+    Entry(
+        spec=naver("eresfd"),
+        # Two more files of this release, act_loc and act_conf, hold no tensor.
+        files=(
+            _naver(
+                "base", "04164e2853fdc39b7da2ccd0c6c41ea544f6a6e7b1972dc4ad463d978760c10c", 526310
+            ),
+            _naver("loc", "030f66c4c5424c79299eb89b368d0ec193db3a134dcceb1afe86f0a7123f7336", 5547),
+            _naver(
+                "conf", "4e3ef145b262334355a38f394d73a9bd9627c46fb6eceaa263cdbbd03d4af3f4", 4907
+            ),
+        ),
+        licence="Apache-2.0",
+        origin="clovaai/EResFD",
+    ),
+    Entry(
+        spec=lfdp("eresfd-lfdp"),
+        files=(
+            lfdp_file(
+                "4dffb31a68b2d2542654f56869c62c47f3c36a69",
+                "EResFD-main/weights/ERES.pth",
+                "eresfd/lfdp_ERES.pth",
+                "092c420b765db450fb9de58944875bfc41624f69136d40e28e072c1a0e6e729b",
+                522548,
+            ),
+        ),
+        licence=ACADEMIC,
+        origin=LFDP,
+    ),
+    Entry(
+        spec=lfdp("eresfd-lfdp-fpgm50"),
+        files=(
+            lfdp_file(
+                "2698e4ce17a9a20c6cac1d144fff9f62804deb67",
+                "Pruned Models/ERESFD/FPGM/ERES50_FPGM.pth",
+                "eresfd/lfdp_fpgm50.pth",
+                "e70e9f999f4a1719b85777b1924dcb473f8003d3483406d79642546e2cd1a177",
+                542876,
+            ),
+        ),
+        licence=ACADEMIC,
+        origin=LFDP,
+        note="filters zeroed, not removed",
+    ),
+    Entry(
+        spec=bfpgm("eresfd-bfpgm"),
+        files=(
+            _bfpgm(
+                "f12823a56c8ff0ef2b66f4d801369a835a2041d3",
+                "EResFD-original.pth",
+                "bfpgm_original.pth",
+                "b3873281e634c2191e0f43efe96fe4c331f6878d23f6d4b5931c66c249ba142b",
+                611496,
+            ),
+        ),
+        licence=ACADEMIC,
+        origin=_BFPGM_ORIGIN,
+        aliases=_BFPGM_ALIASES,
+    ),
+    Entry(
+        spec=bfpgm("eresfd-bfpgm-30"),
+        files=(
+            _bfpgm(
+                "bf7194781cd74a6601fd11410d159f25815d7f14",
+                "EResFD-30-pruned.pth",
+                "bfpgm_30.pth",
+                "428fe0b4c0a846957f2deb4cf27148d1532d7e0f7c77ed26dddd04cd3346223e",
+                612927,
+            ),
+        ),
+        licence=ACADEMIC,
+        origin=_BFPGM_ORIGIN,
+        aliases=_BFPGM_ALIASES,
+        note="filters zeroed, not removed",
+    ),
+    Entry(
+        spec=bfpgm("eresfd-bfpgm-60"),
+        files=(
+            _bfpgm(
+                "f12823a56c8ff0ef2b66f4d801369a835a2041d3",
+                "EResFD-60-pruned.pth",
+                "bfpgm_60.pth",
+                "f5740161b532aa2c6de9ad758660b47ae70ca1dca852242c5f94ba51cc1ce173",
+                612927,
+            ),
+        ),
+        licence=ACADEMIC,
+        origin=_BFPGM_ORIGIN,
+        aliases=_BFPGM_ALIASES,
+        note="filters zeroed, not removed",
+    ),
+)

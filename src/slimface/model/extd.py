@@ -19,6 +19,7 @@ from torch.nn import functional
 from slimface.core.anchors import AnchorGrid, AnchorLevel
 from slimface.core.spec import Architecture, DetectorSpec, Option, Postprocess, Preprocess
 from slimface.errors import RecipeError
+from slimface.model.published import ACADEMIC, LFDP, Entry, github, lfdp_file
 from slimface.model.s3fd import LEVELS, S3fdDetector
 
 
@@ -159,3 +160,38 @@ def extd(name: str = "extd-64", *, width: int = 64) -> DetectorSpec:
         anchors=AnchorGrid(levels=levels),
         postprocess=Postprocess(score_floor=0.5, nms_overlap=0.3, pre_nms=5000, cap=750),
     )
+
+
+def _extd(width: int, sha256: str, size: int) -> Entry:
+    file = github(
+        "clovaai/EXTD_Pytorch",
+        "c5ea3a8fec816002d0f39d2664393ed21fa7d0f0",
+        f"weights/EXTD_{width}.pth",
+        local=f"extd/EXTD_{width}.pth",
+        sha256=sha256,
+        size=size,
+    )
+    spec = extd(f"extd-{width}", width=width)
+    return Entry(spec=spec, files=(file,), licence="MIT", origin="clovaai/EXTD_Pytorch")
+
+
+ENTRIES = (
+    _extd(32, "36a0e68ae5dda995b5efe9ab457ee0c5276ae09a8e93e3a25d20aeae2582d446", 301897),
+    _extd(48, "3f05368c0d39a55c637b2fa7ef06a8626efb11f9cba1c3da057c5dd4f32982e3", 443717),
+    _extd(64, "34f9b1eea0b9d477c8409ea236562662c29062553d6fd84a594530b087baefe2", 696881),
+    Entry(
+        spec=extd("extd-64-lfdp-fpgm50"),
+        files=(
+            lfdp_file(
+                "f797ab4dcc2522d10b6efc96f57468c65cf8ec65",
+                "Pruned_Models/EXTD/FPGM/EXTD50_FPGM.pth",
+                "extd/lfdp_fpgm50.pth",
+                "8aa56029f9a0b552692bb439e7792b85a46de1becca95a5a8b3ff5a8827be502",
+                722013,
+            ),
+        ),
+        licence=ACADEMIC,
+        origin=LFDP,
+        note="filters zeroed, not removed",
+    ),
+)

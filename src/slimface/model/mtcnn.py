@@ -19,6 +19,7 @@ from torch.nn import functional
 from slimface.core.spec import Architecture, CascadeSpec, DetectorSpec, Postprocess, Preprocess
 from slimface.errors import CheckpointError, RecipeError, UsageError
 from slimface.model.detector import Detector, RawTensors
+from slimface.model.published import Archive, Entry, WeightFile
 
 LANDMARKS = 5
 NETS = ("pnet", "rnet", "onet")
@@ -311,3 +312,48 @@ def floor(name: str = "mtcnn-floor") -> CascadeSpec:
         offset_pixels=(1, 1, 1),
         square_last=True,
     )
+
+
+def _facenet(net: str, sha256: str, size: int) -> WeightFile:
+    return WeightFile(
+        path=f"mtcnn/{net}.pt",
+        url="https://files.pythonhosted.org/packages/ed/2e/"
+        "2d56386bc2f834cdc683743903852cf1428b4e5ee119f16cf808b589d3cd/"
+        "facenet_pytorch-2.6.0-py3-none-any.whl",
+        sha256=sha256,
+        size=size,
+        prefix=f"{net}.",
+        archive=Archive(
+            member=f"facenet_pytorch/data/{net}.pt",
+            sha256="ecb82b27beb226d106f2219efe8f829b01b87a8595badd01545679bdb9f19cca",
+            size=1881930,
+        ),
+    )
+
+
+ENTRIES = (
+    Entry(
+        spec=facenet("mtcnn"),
+        files=(
+            _facenet(
+                "pnet", "a2a71925e0b9996a42f63e47efc1ca19043e69558b5c523b978d611dfae49c8f", 28570
+            ),
+            _facenet(
+                "rnet", "bbb937de72efc9ef83b186c49f5f558467a1d7e3453a8ece0d71a886633f6a86", 403147
+            ),
+            _facenet(
+                "onet", "165bfbe42940416ccfb977545cf0e976d5bf321f67083ae2aaaa5c764280118d", 1559269
+            ),
+        ),
+        licence="MIT",
+        origin="timesler/facenet-pytorch",
+        note="cascade of three nets; MACs of the pyramid at 20 px faces, and of one crop each",
+    ),
+)
+
+
+def untrained(name: str) -> Entry | None:
+    """Return the cascade whose pools round down, which is to be trained, by its name."""
+    if name != "mtcnn-floor":
+        return None
+    return Entry(spec=floor(name), files=(), licence="", origin="")

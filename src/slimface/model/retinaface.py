@@ -21,6 +21,7 @@ from slimface.core.spec import Architecture, DetectorSpec, Postprocess, Preproce
 from slimface.errors import RecipeError
 from slimface.model.backbones.backbone import PUBLISHED, STRIDES, build_backbone
 from slimface.model.detector import Detector, RawTensors
+from slimface.model.published import Entry, WeightFile, github
 
 LEVELS = len(STRIDES)
 LANDMARKS = 5
@@ -198,3 +199,61 @@ def retinaface(
         postprocess=Postprocess(score_floor=0.5, nms_overlap=0.4, pre_nms=5000, cap=750),
         landmarks=LANDMARKS,
     )
+
+
+_RENAMES = {"FPN.": "fpn."}
+
+
+ENTRIES = (
+    Entry(
+        spec=retinaface("retinaface-mobilenet025"),
+        files=(
+            WeightFile(
+                path="retinaface/mobilenet0.25_Final.pth",
+                # The author's own link leads to a drive that programs cannot fetch from.
+                url="https://github.com/elliottzheng/face-detection/releases/download/0.0.1/"
+                "mobilenet0.25_Final.pth",
+                sha256="2979b33ffafda5d74b6948cd7a5b9a7a62f62b949cef24e95fd15d2883a65220",
+                size=1789735,
+            ),
+        ),
+        licence="MIT",
+        origin="biubug6/Pytorch_Retinaface",
+        renames=_RENAMES,
+    ),
+    Entry(
+        spec=retinaface("retinaface-mobilenet025-1mb", sizes=((10, 20), (32, 64), (128, 256))),
+        files=(
+            github(
+                "biubug6/Face-Detector-1MB-with-landmark",
+                "7f49cebe8c46c0d36debf2f4776dff35dd59a071",
+                "weights/mobilenet0.25_Final.pth",
+                local="retinaface/mobilenet0.25_1mb.pth",
+                sha256="ed6fa7d45a5179f03cb5ce82c73b0c6711372968e53782e88395acee88d319e1",
+                size=1789735,
+            ),
+        ),
+        licence="MIT",
+        origin="biubug6/Face-Detector-1MB-with-landmark",
+        note="trained at 300 px, with smaller anchors",
+    ),
+)
+
+
+def untrained(name: str) -> Entry | None:
+    """Return a RetinaFace without published weights, to be trained.
+
+    Args:
+        name: ``retinaface:`` and a published backbone or one of timm's; ``retinaface-`` does as
+            well before the published ones.
+
+    Returns:
+        The entry, without files; None if the name says something else.
+    """
+    family, colon, backbone = name.partition(":")
+    if not colon:
+        family, _, backbone = name.partition("-")
+    if family != "retinaface" or not backbone or (not colon and backbone not in PUBLISHED):
+        return None
+    spec = retinaface(f"retinaface-{backbone}", backbone=backbone)
+    return Entry(spec=spec, files=(), licence="", origin="", renames=_RENAMES)

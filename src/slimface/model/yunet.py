@@ -26,6 +26,7 @@ from slimface.core.anchors import AnchorGrid, AnchorLevel, BoxCodec
 from slimface.core.spec import Architecture, DetectorSpec, Postprocess, Preprocess
 from slimface.errors import CheckpointError, MissingError, RecipeError
 from slimface.model.detector import Detector, RawTensors
+from slimface.model.published import Entry, github
 
 STRIDES = (8, 16, 32)
 LEVELS = len(STRIDES)
@@ -312,3 +313,24 @@ def _idle_norms(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         idle = _idle_norm(len(bias)).state_dict()
         norms |= {f"{norm}.{key}": value for key, value in idle.items()}
     return norms
+
+
+ENTRIES = (
+    Entry(
+        spec=yunet("yunet-n"),
+        files=(
+            github(
+                "ShiqiYu/libfacedetection.train",
+                "dca340aa082c71081a68d17db8e58b33a58a914b",
+                "onnx/yunet_n_dynamic.onnx",
+                local="peers/yunet_n_dynamic.onnx",
+                sha256="104ee26c71d5c270ce79a6b3dced91c91013260d29a6bf18f9296c5b8c4c2b12",
+                size=322906,
+            ),
+        ),
+        licence="Apache-2.0",
+        origin="ShiqiYu/libfacedetection.train",
+    ),
+)
+
+READERS = {".onnx": read_onnx}

@@ -1,5 +1,9 @@
 """Zoo: names of published models -> spec and weights.
 
+A family's file may say, besides its module: ``ENTRIES``, what is published of it;
+``untrained(name)``, what can be trained under other names; ``READERS``, what reads published files
+that are not torch's, by suffix.
+
 Weights are looked for in the folders of ``SLIMFACE_WEIGHTS`` (separated as in ``PATH``), then in
 the cache (``SLIMFACE_HOME``, else ``~/.cache/slimface``), and else downloaded into the cache. A
 file counts only if its SHA-256 is the published one.
@@ -8,33 +12,40 @@ file counts only if its SHA-256 is the published one.
 import difflib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import unquote, urlsplit
 
 from torch import Tensor
 
 from slimface.errors import CheckpointError, MissingError, UsageError
-from slimface.model.build import build, kind_of
+from slimface.model.build import ARCHITECTURES, build, kind_of
 from slimface.model.checkpoint import drop_aliases, read_published, rename, restore
 from slimface.model.detector import Detector
 from slimface.model.download import Progress, download, extract, sha256_of
 from slimface.model.profile import Profile, profile
-from slimface.model.published import ENTRIES, Entry, WeightFile, untrained
-from slimface.model.yunet import read_onnx
+from slimface.model.published import Entry, WeightFile
 
 log = logging.getLogger(__name__)
 
+DEFAULT = "eresfd"
+"""The architecture whose first model is the default."""
 
+Reader = Callable[[Path], Mapping[str, Tensor]]
+
+
+@cache
 def entries() -> tuple[Entry, ...]:
-    """Return every published model, default first."""
-    return ENTRIES
+    """Return every published model, default first: the ``ENTRIES`` of all families."""
+    return tuple(known for family in _families() for known in getattr(family, "ENTRIES", ()))
 
 
 def names() -> list[str]:
     """Return the names of all published models, default first."""
-    return [known.name for known in ENTRIES]
+    return [known.name for known in entries()]
 
 
 def entry(name: str) -> Entry:
@@ -43,12 +54,13 @@ def entry(name: str) -> Entry:
     Raises:
         UsageError: There is none; the message says the nearest.
     """
-    for known in ENTRIES:
+    for known in entries():
         if known.name == name:
             return known
-    trainable = untrained(name)
-    if trainable is not None:
-        return trainable
+    for family in _families():
+        trainable: Entry | None = getattr(family, "untrained", _nothing)(name)
+        if trainable is not None:
+            return trainable
     near = difflib.get_close_matches(name, names(), n=1)
     hint = f"Did you mean {near[0]}? " if near else ""
     raise UsageError(
@@ -89,7 +101,7 @@ def load(name: str, *, progress: Progress | None = None) -> Detector:
         )
     tensors: dict[str, Tensor] = {}
     for file in known.files:
-        part = _read(locate(file, progress=progress))
+        part = _read(locate(file, progress=progress), known)
         tensors.update({file.prefix + key: tensor for key, tensor in part.items()})
     return _assembled(known, tensors, where=f"weights of {name}")
 
@@ -116,7 +128,7 @@ def import_weights(path: Path | str | Mapping[str, Path], *, like: str) -> Detec
     )
     tensors: dict[str, Tensor] = {}
     for prefix, file in files.items():
-        part = _read(file)
+        part = _read(file, known)
         _refuse_wrong_pairing(file, known)
         tensors.update({prefix + key: tensor for key, tensor in part.items()})
     return _assembled(known, tensors, where=", ".join(str(file) for file in files.values()))
@@ -125,7 +137,7 @@ def import_weights(path: Path | str | Mapping[str, Path], *, like: str) -> Detec
 def recognise(path: Path | str) -> Entry | None:
     """Return the published model a file belongs to, by its content; None for any other file."""
     digest = sha256_of(Path(path))
-    for known in ENTRIES:
+    for known in entries():
         if any(file.sha256 == digest for file in known.files):
             return known
     return None
@@ -187,11 +199,21 @@ def _candidates(file: WeightFile) -> Iterator[Path]:
     yield cache_folder() / file.path
 
 
-def _read(file: Path) -> dict[str, Tensor]:
-    if file.suffix == ".onnx":
-        # YuNet is the only one whose weights are published in this form.
-        return read_onnx(file)
-    return read_published(file)
+def _families() -> list[ModuleType]:
+    """The files of all architectures, that of the default model first."""
+    names = sorted(ARCHITECTURES, key=lambda name: name != DEFAULT)
+    return [import_module(ARCHITECTURES[name].partition(":")[0]) for name in names]
+
+
+def _nothing(name: str) -> None:
+    """What a family without untrained models answers."""
+
+
+def _read(file: Path, known: Entry) -> Mapping[str, Tensor]:
+    """Read a file as torch's, unless the family has a reader for files of its suffix."""
+    family = import_module(kind_of(known.spec).__module__)
+    read: Reader = getattr(family, "READERS", {}).get(file.suffix, read_published)
+    return read(file)
 
 
 def _assembled(known: Entry, tensors: Mapping[str, Tensor], *, where: str) -> Detector:
