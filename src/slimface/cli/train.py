@@ -1,7 +1,7 @@
 """``slimface train``: from scratch, from published weights, or onwards from a checkpoint."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,45 +15,92 @@ from slimface.cli.run import (
     carry_out,
     source_of,
 )
+from slimface.errors import UsageError
+
+OPTIMIZERS = ("adamw", "adam", "sgd")
 
 
 def train(
     model: Annotated[str, typer.Argument(help="Name of the zoo, or a checkpoint.")] = "eresfd",
     data: DataOption = "drawn",
     scratch: Annotated[bool, typer.Option(help="Start from random weights.")] = False,
-    epochs: Annotated[int, typer.Option(min=1)] = 30,
-    batch_size: Annotated[int, typer.Option(min=1)] = 16,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr")] = 1e-3,
-    optimizer: Annotated[str, typer.Option(help="adamw, adam or sgd.")] = "adamw",
-    size: Annotated[int, typer.Option(help="Side of the square crops, in pixels.")] = 640,
-    ema: Annotated[float, typer.Option(help="Decay of the moving average; 0: none.")] = 0.998,
+    backbone_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Start from random weights but for the backbone: a file with its ImageNet "
+            "weights, or 'published' to download them.",
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="The family's.", show_default=False)
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="The family's.", show_default=False)
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--learning-rate",
+            "--lr",
+            help="The family's, for this batch size; a tenth for weights that are trained.",
+            show_default=False,
+        ),
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help=f"{', '.join(OPTIMIZERS)}.", show_default="the family's")
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=64, help="Side of the square crops, in pixels.", show_default=False),
+    ] = None,
+    ema: Annotated[
+        float | None,
+        typer.Option(help="Decay of the moving average; 0: none.", show_default="the family's"),
+    ] = None,
     out: OutOption = None,
     device: DeviceOption = "cpu",
     workers: WorkersOption = 1,
     seed: SeedOption = 0,
     json: JsonOption = False,
 ) -> None:
-    """Train a detector; run again, it goes on where it was stopped."""
-    from slimface.recipe.recipe import Recipe
+    """Train a detector; run again, it goes on where it was stopped.
 
-    name = f"train-{Path(model).stem}"
-    schedule = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "optimizer": optimizer,
-        "ema": ema,
-        "warmup_epochs": min(1.0, epochs / 10),
-    }
+    What no option says is as the family was published (slimface.train.presets).
+    """
+    from slimface.recipe.recipe import Recipe
+    from slimface.recipe.run import spec_of
+    from slimface.train.presets import adapted, preset
+
+    if optimizer is not None and optimizer not in OPTIMIZERS:
+        raise UsageError(
+            f"--optimizer {optimizer} is none of {', '.join(OPTIMIZERS)}.\nChoose one."
+        )
+    random = scratch or backbone_weights is not None
+    course = adapted(
+        preset(spec_of(model)),
+        onwards=not random,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        optimizer=optimizer,
+    )
+    settings: dict[str, Any] = course.model_dump()
+    if size is not None:
+        settings["size_px"] = size
+    if ema is not None:
+        settings["schedule"]["ema"] = ema
+    pixels, length = settings["size_px"], course.schedule.epochs
     recipe = Recipe.parse(
         {
-            "name": name,
-            "about": f"{model} trained for {epochs} epochs on crops of {size} pixels.",
+            "name": f"train-{Path(model).stem.replace(':', '-')}",
+            "about": f"{model} trained for {length} epochs on crops of {pixels} pixels.",
             "model": model,
-            "pretrained": not scratch,
+            "pretrained": not random,
+            "backbone": backbone_weights,
             "source": source_of(data),
             "seed": seed,
-            "steps": [{"kind": "train", "schedule": schedule, "size_px": size}],
+            "steps": [settings],
         },
         where="the command",
     )

@@ -38,6 +38,10 @@ class Recipe(Value):
     pretrained: bool = True
     """Start from the published weights; false: from random ones, drawn from the seed."""
 
+    backbone: str | None = None
+    """ImageNet weights for the backbone of a detector that starts from random ones: a file, or
+    ``published`` to download them. None: random as the rest."""
+
     source: Source = DrawnScenes()
     seed: int = 0
     steps: tuple[AnyStep, ...] = Field(min_length=1)

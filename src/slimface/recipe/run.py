@@ -28,11 +28,14 @@ from typing import Any, Literal
 import torch
 
 import slimface
+from slimface.core.spec import DetectorSpec
 from slimface.deploy.media import read_picture
 from slimface.errors import MissingError, UsageError
 from slimface.files import beside, write_text
 from slimface.loading import CHECKPOINT, load
 from slimface.model import zoo
+from slimface.model.backbones.backbone import Backbone
+from slimface.model.backbones.pretrained import load_pretrained_
 from slimface.model.build import build
 from slimface.model.checkpoint import Provenance, load_checkpoint, save
 from slimface.model.checkpoint import fingerprint as model_fingerprint
@@ -43,6 +46,9 @@ from slimface.step import Context
 
 EXAMPLES = 6
 """Pictures on the card."""
+
+PUBLISHED_BACKBONE = "published"
+"""``backbone`` of a recipe whose backbone gets the weights that timm or torchvision publish."""
 
 SPLITS: tuple[Literal["train"], Literal["val"]] = ("train", "val")
 
@@ -153,7 +159,27 @@ def start(recipe: Recipe) -> tuple[Detector, Provenance]:
     entry = zoo.entry(recipe.model)
     if recipe.pretrained:
         return zoo.load(recipe.model), entry.provenance
-    return build(entry.spec, seed=recipe.seed), Provenance(seed=recipe.seed)
+    detector = build(entry.spec, seed=recipe.seed)
+    if recipe.backbone is not None:
+        _give_backbone_(detector, recipe.backbone)
+    return detector, Provenance(seed=recipe.seed)
+
+
+def spec_of(model: str) -> DetectorSpec:
+    """Return the spec of a name of the zoo or of a checkpoint."""
+    if Path(model).suffix == CHECKPOINT:
+        return load_checkpoint(model).detector.spec
+    return zoo.entry(model).spec
+
+
+def _give_backbone_(detector: Detector, source: str) -> None:
+    body = getattr(detector, "body", None)
+    if not isinstance(body, Backbone):
+        raise UsageError(
+            f"{detector.spec.name} has no backbone of its own that ImageNet weights are made for.\n"
+            "Leave the weights of the backbone out; RetinaFace has backbones."
+        )
+    load_pretrained_(body, None if source == PUBLISHED_BACKBONE else source)
 
 
 def _fingerprint_of_what_is_given(recipe: Recipe, detector: Detector) -> str:

@@ -40,6 +40,7 @@ def adapted(
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
+    optimizer: str | None = None,
 ) -> Train:
     """Return a preset for another length, batch or start.
 
@@ -50,14 +51,23 @@ def adapted(
     Args:
         train: The preset.
         onwards: Whether training starts from trained weights.
-        epochs: None: as in the preset; so for the other two.
+        epochs: None: as in the preset; so for the others.
         batch_size: Pictures a step.
         learning_rate: Used as it is.
+        optimizer: Another than the preset's needs a learning rate, too.
+
+    Raises:
+        UsageError: The learning rate of one optimizer was to be used for another.
     """
     plan = train.schedule
     length = epochs if epochs is not None else plan.epochs
     batch = batch_size if batch_size is not None else plan.batch_size
     rate = learning_rate
+    if optimizer not in (None, plan.optimizer) and rate is None:
+        raise UsageError(
+            f"The preset's learning rate is one for {plan.optimizer}, not for {optimizer}.\n"
+            "Say the learning rate as well (--lr)."
+        )
     if rate is None:
         growth = batch / plan.batch_size if plan.optimizer == "sgd" else 1.0
         rate = plan.learning_rate * growth * (ONWARDS if onwards else 1.0)
@@ -66,6 +76,7 @@ def adapted(
         "epochs": length,
         "batch_size": batch,
         "learning_rate": rate,
+        "optimizer": optimizer or plan.optimizer,
         "warmup_epochs": plan.warmup_epochs * min(share, 1.0),
         "decay_epochs": tuple(at * share for at in plan.decay_epochs),
     }
@@ -80,7 +91,7 @@ def eresfd(spec: DetectorSpec) -> Train:
     """
     return Train(
         schedule=Schedule(
-            epochs=30, batch_size=16, learning_rate=1e-3, ema=0.998, warmup_epochs=1.0
+            epochs=30, batch_size=16, learning_rate=1e-3, ema=0.998, warmup_epochs=3.0
         )
     )
 
