@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from slimface.core.boxes import Indices, areas, best_first, suppress
 from slimface.core.faces import Faces, Floats
 from slimface.core.spec import CELL_PX, CascadeSpec
-from slimface.deploy.crops import Windowed, Windows
+from slimface.deploy.cascade_geometry import CELL_STRIDE, Geometry
+from slimface.deploy.crops import Windowed
 from slimface.deploy.media import Picture, read_picture
 from slimface.deploy.pipeline import (
     DecodedFaces,
@@ -33,7 +35,6 @@ from slimface.errors import CheckpointError, UsageError
 
 REFINE_PX = 24
 OUTPUT_PX = 48
-CELL_STRIDE = 2
 BAND_PIXELS = 2**16
 """The first net sees its pyramid in bands of about so many pixels: their maps stay in the cache of
 the processor, and memory does not grow with the picture."""
@@ -129,6 +130,7 @@ class Cascade(Pipeline):
             )
         super().__init__(spec, networks, name=name, runtime=runtime, identity=identity)
         self.networks = networks
+        self.geometry = Geometry(spec)
         self.batch = batch
 
     def detect_timed(
@@ -163,25 +165,34 @@ class Cascade(Pipeline):
             "there is no one input to prepare.\nCall detect or detect_batch."
         )
 
+    def seen_by(self, net: Literal["rnet", "onet"], view: Windowed) -> Floats:
+        """Return the boxes on a picture that a net gets to see, best first: what it learns from.
+
+        Returns:
+            Squares as the cascade counts pixels, shape ``(n, 4)``; see ``crops`` and ``geometry``.
+        """
+        clock = _Clock()
+        found = self._proposed(view, clock)
+        if net == "onet":
+            [found] = self._refined([view], [found], clock)
+        return found.boxes
+
+    def crops(self, view: Windowed, boxes: Floats, side: int) -> Floats:
+        """Return what a net sees of boxes, in 0..255, shape ``(n, 3, side, side)``."""
+        return view.crops(self.geometry.windows(boxes, view.height, view.width), side)
+
     def _detect(
         self, pictures: Sequence[Picture], settings: Settings, clock: _Clock
     ) -> list[Faces]:
-        spec = self.spec
         views = []
         for picture in pictures:
             check_picture(picture)
             with clock.running("resize"):
                 sized = resized(picture, *settings.network_size(*picture.shape[:2]))
-                views.append(Windowed(sized, spec.resize))
-        found = [self._proposed(view, clock) for view in views]
-        with clock.running("decode"):
-            found = [self._calibrated(one, 0, square=True) for one in found]
-        found = self._judged(views, found, self.networks.rnet, REFINE_PX, spec.refine_floor, clock)
-        with clock.running("decode"):
-            found = [self._suppressed(one, spec.refine_overlap) for one in found]
-            found = [self._calibrated(one, 1, square=True) for one in found]
+                views.append(Windowed(sized, self.spec.resize))
+        found = self._refined(views, [self._proposed(view, clock) for view in views], clock)
         asked = settings.score_floor
-        floor = spec.postprocess.score_floor if asked is None else asked
+        floor = self.spec.postprocess.score_floor if asked is None else asked
         found = self._judged(views, found, self.networks.onet, OUTPUT_PX, floor, clock)
         with clock.running("decode"):
             return [
@@ -202,7 +213,17 @@ class Cascade(Pipeline):
                 level = self._best(_joined(bands))
                 found.append(self._suppressed(level, spec.level_overlap))
         with clock.running("decode"):
-            return self._suppressed(self._best(_joined(found)), spec.proposal_overlap)
+            kept = self._suppressed(self._best(_joined(found)), spec.proposal_overlap)
+            return self._squared(kept, 0)
+
+    def _refined(
+        self, views: Sequence[Windowed], found: Sequence[_Found], clock: _Clock
+    ) -> list[_Found]:
+        """Run the second net on what the first has proposed."""
+        spec = self.spec
+        kept = self._judged(views, found, self.networks.rnet, REFINE_PX, spec.refine_floor, clock)
+        with clock.running("decode"):
+            return [self._squared(self._suppressed(one, spec.refine_overlap), 1) for one in kept]
 
     def _scan(
         self, view: Windowed, level: tuple[float, int, int], first: int, last: int, clock: _Clock
@@ -221,17 +242,8 @@ class Cascade(Pipeline):
             logits = raw.logits[0]
             survivors = np.flatnonzero(logits >= logit(self.spec.proposal_floor))
             y, x = np.divmod(survivors, across)
-            boxes = self._cells(x, y + first, scale)
+            boxes = self.geometry.cells(x, y + first, scale)
             return _Found(boxes, sigmoid(logits[survivors]), raw.offsets[0, survivors])
-
-    def _cells(self, x: Indices, y: Indices, scale: float) -> Floats:
-        """Boxes of cells in pixels of the picture."""
-        corner = CELL_STRIDE * np.stack([x, y], axis=1).astype(np.float32)
-        if self.spec.cells == "floor":
-            both = np.concatenate([corner + 1, corner + CELL_PX], axis=1)
-            return np.floor(both / np.float32(scale))
-        both = np.concatenate([corner, corner + CELL_PX], axis=1)
-        return np.rint(both / np.float32(scale))
 
     def _judged(
         self,
@@ -246,10 +258,7 @@ class Cascade(Pipeline):
         parts: list[list[_Found]] = [[_nothing()] for _ in views]
         for piece in _batches([len(one.boxes) for one in found], self.batch):
             with clock.running("resize"):
-                crops = [
-                    views[i].crops(self._windows(found[i].boxes[part], views[i]), side)
-                    for i, part in piece
-                ]
+                crops = [self.crops(views[i], found[i].boxes[part], side) for i, part in piece]
                 images = self._normal(np.concatenate(crops))
             with clock.running("network"):
                 raw = self._answer(network, images, (len(images), 1), f"{side} px net")
@@ -266,36 +275,10 @@ class Cascade(Pipeline):
         with clock.running("decode"):
             return [self._best(_joined(part)) for part in parts]
 
-    def _windows(self, boxes: Floats, view: Windowed) -> Windows:
-        """Which pixels a net gets to see of each box; at least one."""
-        if self.spec.crop == "cut":
-            corners = np.trunc(boxes).astype(np.int64)
-            limits = np.array([view.width, view.height] * 2)
-            corners = np.clip(corners, 1, limits)
-            corners[:, :2] -= 1
-        else:
-            corners = np.rint(boxes).astype(np.int64)
-            corners[:, 2:] += 1
-        corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2] + 1)
-        return corners
-
-    def _calibrated(self, found: _Found, net: int, *, square: bool) -> _Found:
-        """Move boxes by their offsets."""
-        boxes = found.boxes
-        sides = boxes[:, 2:] - boxes[:, :2] + np.float32(self.spec.offset_pixels[net])
-        boxes = boxes + found.offsets * np.tile(sides, 2)
-        if square:
-            boxes = self._square(boxes)
-        return _Found(boxes, found.scores, found.offsets, found.landmarks)
-
-    def _square(self, boxes: Floats) -> Floats:
-        """The square of the longer side around the same centre."""
-        pixel = np.float32(self.spec.inclusive)
-        sides = boxes[:, 2:] - boxes[:, :2] + pixel
-        longest = sides.max(axis=1, keepdims=True)
-        corner = boxes[:, :2] + (sides - longest) * np.float32(0.5)
-        squares = np.concatenate([corner, corner + longest - pixel], axis=1)
-        return np.rint(squares) if self.spec.crop == "pad" else squares
+    def _squared(self, found: _Found, net: int) -> _Found:
+        """Move boxes by their offsets, and make them what the next net sees."""
+        boxes = self.geometry.moved(found.boxes, found.offsets, net)
+        return _Found(self.geometry.square(boxes), found.scores, found.offsets)
 
     def _best(self, found: _Found) -> _Found:
         return found.select(best_first(found.scores, limit=self.spec.proposals))
@@ -309,31 +292,23 @@ class Cascade(Pipeline):
         """Turn what the third net has left into faces of the picture."""
         plan = self.spec.postprocess
         found = found.select(np.arange(min(len(found.boxes), settings.pre_nms or plan.pre_nms)))
-        points = self._landmarks(found)
-        found = self._calibrated(found, 2, square=False)
-        found.landmarks = points
+        points = found.landmarks
+        if points is not None:
+            # Fractions of the box that the net has seen, not of the one it moves it to.
+            points = self.geometry.landmarks(found.boxes, points)
+        boxes = self.geometry.moved(found.boxes, found.offsets, 2)
+        found = _Found(boxes, found.scores, found.offsets, points)
         found = found.select(suppress_by_smaller(found.boxes, overlap=plan.nms_overlap))
         if settings.nms_overlap is not None:
             found = self._suppressed(found, settings.nms_overlap)
         found = found.select(np.arange(min(len(found.boxes), settings.cap or plan.cap)))
-        boxes: Floats = self._square(found.boxes) if self.spec.square_last else found.boxes
-        if self.spec.inclusive:
-            boxes = boxes + np.array([0, 0, 1, 1], dtype=np.float32)
+        boxes = self.geometry.square(found.boxes) if self.spec.square_last else found.boxes
+        boxes = self.geometry.with_end(boxes)
         height, width = picture.shape[:2]
         rows, columns = settings.network_size(height, width)
         ratio: Floats = np.array([columns / width, rows / height], dtype=np.float32)
         points = None if found.landmarks is None else found.landmarks / ratio
         return Faces(boxes / np.concatenate([ratio] * 2), found.scores, points)
-
-    def _landmarks(self, found: _Found) -> Floats | None:
-        """Landmarks are fractions of the box the net has seen, not of the calibrated one."""
-        if found.landmarks is None:
-            return None
-        corner = found.boxes[:, None, :2]
-        sides = found.boxes[:, None, 2:] - corner + np.float32(self.spec.offset_pixels[2])
-        first = np.float32(self.spec.crop == "cut")
-        points: Floats = corner + found.landmarks * sides - first
-        return points
 
     def _normal(self, images: Floats) -> Floats:
         """Normalise in place."""
