@@ -20,7 +20,7 @@ DataOption = Annotated[
     str,
     typer.Option(
         "--data",
-        help="Folder in WIDER FACE's layout, or 'drawn' for drawn scenes.",
+        help="Folder in WIDER FACE's layout or RetinaFace's (train/label.txt), or 'drawn'.",
         envvar="SLIMFACE_WIDER",
     ),
 ]
@@ -87,6 +87,11 @@ def carry_out(
 
 def source_of(data: str) -> Any:
     """Return the source that ``--data`` names."""
-    from slimface.data.source import DrawnScenes, WiderFace
+    from slimface.data.landmarks import LABELS
+    from slimface.data.source import DrawnScenes, Landmarks, WiderFace
 
-    return DrawnScenes() if data == "drawn" else WiderFace(root=data)
+    if data == "drawn":
+        return DrawnScenes()
+    if (Path(data) / "train" / LABELS).is_file():
+        return Landmarks(root=data)
+    return WiderFace(root=data)

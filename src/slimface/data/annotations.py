@@ -55,7 +55,7 @@ def parse_txt(path: Path) -> list[Entry]:
     Raises:
         DataError: A line breaks the format; the message says which, and how.
     """
-    lines = _Lines(path, [line.strip() for line in _text(path).split("\n")])
+    lines = _Lines(path, [line.strip() for line in text_of(path).split("\n")])
     headers: list[tuple[int, str, int]] = []
     rows: list[int] = []
     for line, name, first, count in _pictures(lines):
@@ -71,7 +71,13 @@ def parse_txt(path: Path) -> list[Entry]:
     return entries
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """Return an annotation file's text, without its byte order mark.
+
+    Raises:
+        MissingError: It cannot be opened.
+        DataError: It is no UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -99,14 +105,14 @@ def _pictures(source: _Lines) -> Iterator[tuple[int, str, int, int]]:
             _check_rows(source, rows)
             source.fail(
                 line,
-                f"expected the path of a picture (.jpg, .jpeg or .png), found {_short(name)}; "
+                f"expected the path of a picture (.jpg, .jpeg or .png), found {short(name)}; "
                 "the number of faces above it may be wrong.",
             )
         if not is_inside(name):
-            source.fail(line, f"the path {_short(name)} leads out of the folder of pictures.")
+            source.fail(line, f"the path {short(name)} leads out of the folder of pictures.")
         count = lines[at + 1] if at + 1 < end else ""
         if not (count.isascii() and count.isdigit()):
-            source.fail(at + 2, f"expected the number of faces of {name}, found {_short(count)}.")
+            source.fail(at + 2, f"expected the number of faces of {name}, found {short(count)}.")
         first, faces = at + 2, int(count)
         rows = range(first, min(first + faces, end))
         if len(rows) < faces:
@@ -125,7 +131,7 @@ def _check_rows(source: _Lines, rows: Iterable[int]) -> None:
         if len(source.lines[row].split()) != _COLUMNS:
             source.fail(
                 row + 1,
-                f"expected the 10 numbers of a face, found {_short(source.lines[row])}; "
+                f"expected the 10 numbers of a face, found {short(source.lines[row])}; "
                 "the number of faces above it may be wrong.",
             )
 
@@ -158,7 +164,7 @@ def _table(rows: Sequence[int], source: _Lines) -> npt.NDArray[np.float64]:
         row = rows[int(np.flatnonzero(wrong)[0])]
         source.fail(
             row + 1,
-            f"{_short(source.lines[row])} is no face: boxes are finite numbers, attributes 0, 1 "
+            f"{short(source.lines[row])} is no face: boxes are finite numbers, attributes 0, 1 "
             "or 2.",
         )
     return table
@@ -170,7 +176,7 @@ def _name_culprit(words: Iterable[list[str]], rows: Iterable[int], source: _Line
             try:
                 float(word)
             except ValueError:
-                source.fail(row + 1, f"{_short(word)} is not a number.")
+                source.fail(row + 1, f"{short(word)} is not a number.")
     raise AssertionError("numbers that could not be read are all numbers")
 
 
@@ -205,7 +211,7 @@ def parse_mat(path: Path) -> list[Entry]:
     for entry in entries:
         if not is_inside(entry.name) or not np.isfinite(entry.numbers).all():
             raise DataError(
-                f"{path}: picture {entry.line} ({_short(entry.name)}) leads out of the folder of "
+                f"{path}: picture {entry.line} ({short(entry.name)}) leads out of the folder of "
                 "pictures or has a box of no number.\nFetch the file again."
             )
     _check_unique(entries, path)
@@ -260,5 +266,6 @@ def _mat_entries(events: Any, files: Any, boxes: Any, labels: list[Any]) -> Iter
             yield Entry(name, np.concatenate([corner_size, *columns], axis=1), line)
 
 
-def _short(text: str, limit: int = 60) -> str:
+def short(text: str, limit: int = 60) -> str:
+    """Return a piece of a file as an error message can show it."""
     return repr(text if len(text) <= limit else text[: limit - 1] + "…") if text else "nothing"

@@ -16,6 +16,7 @@ from slimface.core.value import Value
 from slimface.data.drawn_backdrop import backdrop, clutter, cover, finish, palette
 from slimface.data.drawn_face import Pose, draw_body, draw_head
 from slimface.data.drawn_portraits import portraits
+from slimface.data.landmarks import LABELS, write_labels
 from slimface.data.pictures import Annotated, PictureSet
 from slimface.data.widerface import write_widerface
 from slimface.deploy.pipeline import Picture
@@ -150,6 +151,8 @@ def write_drawn(
 ) -> PictureSet:
     """Draw scenes into a folder in the official layout of WIDER FACE, as JPEG.
 
+    The landmarks go into a ``label.txt`` beside ``images``, which is written last.
+
     Args:
         spec: What to draw.
         root: The folder; ``WIDER_{split}`` and ``wider_face_split`` are made in it.
@@ -172,6 +175,7 @@ def write_drawn(
         pictures.append(Annotated(name, images / name, faces))
     scenes = PictureSet(f"drawn-{split}", tuple(pictures))
     write_widerface(scenes, root, split)
+    write_labels(scenes, root / f"WIDER_{split}" / LABELS)
     return scenes
 
 

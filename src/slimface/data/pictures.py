@@ -74,9 +74,11 @@ class PictureSet:
         return sum(len(one.faces) for one in self.pictures)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256, in hex, of names and boxes; where the files lie does not matter."""
+        """Return the SHA-256, in hex, of names, boxes and landmarks; not of where files lie."""
         digest = hashlib.sha256()
         for one in self.pictures:
             digest.update(f"{one.name}\n{len(one.faces)}\n".encode())
             digest.update(np.ascontiguousarray(one.faces.boxes, dtype="<f4").tobytes())
+            if one.faces.landmarks is not None:
+                digest.update(np.ascontiguousarray(one.faces.landmarks, dtype="<f4").tobytes())
         return digest.hexdigest()

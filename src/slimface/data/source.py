@@ -9,6 +9,7 @@ from pydantic import Field
 import slimface
 from slimface.core.value import Value
 from slimface.data.drawn import Drawn, write_drawn
+from slimface.data.landmarks import LABELS, read_landmarks, with_landmarks
 from slimface.data.pictures import PictureSet
 from slimface.data.widerface import read_widerface
 from slimface.errors import MissingError
@@ -17,7 +18,11 @@ Split = Literal["train", "val"]
 
 
 class WiderFace(Value):
-    """A folder in the official layout of WIDER FACE; any other data can be brought into it."""
+    """A folder in the official layout of WIDER FACE; any other data can be brought into it.
+
+    Where a ``label.txt`` with five landmarks a face lies beside ``WIDER_{split}/images``, its
+    landmarks are taken for the faces of the same boxes.
+    """
 
     kind: Literal["widerface"] = "widerface"
     root: str = ""
@@ -44,11 +49,30 @@ class WiderFace(Value):
 
     def pictures(self, split: Split) -> PictureSet:
         """Read one of the two splits."""
-        pictures = read_widerface(self.folder(), split)
-        if split == "train" and self.limit is not None and self.limit < len(pictures):
-            stride = len(pictures) / self.limit
-            pictures = pictures.subset([int(i * stride) for i in range(self.limit)])
-        return pictures
+        root = self.folder()
+        pictures = read_widerface(root, split)
+        labels = root / f"WIDER_{split}" / LABELS
+        if labels.is_file():
+            pictures = with_landmarks(pictures, labels)
+        return _limited(pictures, self.limit) if split == "train" else pictures
+
+
+class Landmarks(Value):
+    """A folder in RetinaFace's layout: ``train`` and ``val``, each ``label.txt`` and ``images``."""
+
+    kind: Literal["landmarks"] = "landmarks"
+    root: str
+    limit: int | None = Field(default=None, gt=0)
+    """Use only so many training pictures, spread evenly."""
+
+    def folder(self) -> Path:
+        """Return the folder."""
+        return Path(self.root)
+
+    def pictures(self, split: Split) -> PictureSet:
+        """Read one of the two splits."""
+        pictures = read_landmarks(self.folder(), split)
+        return _limited(pictures, self.limit) if split == "train" else pictures
 
 
 class DrawnScenes(Value):
@@ -73,16 +97,23 @@ class DrawnScenes(Value):
     def pictures(self, split: Split) -> PictureSet:
         """Read one of the two splits; draw it first unless that has been done."""
         root = self.folder()
-        drawn = root / f".{split}"
-        if not drawn.exists():
+        labels = root / f"WIDER_{split}" / LABELS
+        # Written last, so where it is all the rest is.
+        if not labels.is_file():
             # Odd and even seeds: no scene of one split is in the other.
             seed = 2 * self.seed + (split == "val")
             count = self.train if split == "train" else self.val
             side = self.size_px
             scenes = Drawn(count=count, height_px=side, width_px=side, seed=seed)
             write_drawn(scenes, root, split)
-            drawn.touch()
-        return read_widerface(root, split)
+        return with_landmarks(read_widerface(root, split), labels)
 
 
-Source = Annotated[WiderFace | DrawnScenes, Field(discriminator="kind")]
+Source = Annotated[WiderFace | Landmarks | DrawnScenes, Field(discriminator="kind")]
+
+
+def _limited(pictures: PictureSet, limit: int | None) -> PictureSet:
+    if limit is None or limit >= len(pictures):
+        return pictures
+    stride = len(pictures) / limit
+    return pictures.subset([int(i * stride) for i in range(limit)])
