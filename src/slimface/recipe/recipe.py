@@ -8,8 +8,12 @@ import yaml
 from pydantic import Field
 
 from slimface.bench.step import Measure
+from slimface.compress.prune.fade import FadeOut
+from slimface.compress.prune.iterative import IterativePrune
+from slimface.compress.prune.reinit import Reinit
 from slimface.compress.prune.soft import SoftPrune
 from slimface.compress.prune.step import Prune
+from slimface.compress.shrink.step import Shrink
 from slimface.core.value import Value
 from slimface.data.source import DrawnScenes, Source
 from slimface.errors import RecipeError
@@ -18,7 +22,17 @@ from slimface.export.step import Export
 from slimface.train.step import Train
 
 AnyStep = Annotated[
-    Train | Prune | SoftPrune | Evaluate | Export | Measure, Field(discriminator="kind")
+    Train
+    | Prune
+    | IterativePrune
+    | SoftPrune
+    | FadeOut
+    | Reinit
+    | Shrink
+    | Evaluate
+    | Export
+    | Measure,
+    Field(discriminator="kind"),
 ]
 """Everything a recipe may do. Adding a step costs its class and its name here."""
 

@@ -35,7 +35,11 @@ class SoftPrune(Value):
 
     every: int = Field(default=1, gt=0)
     """Zero after each so many epochs. The last epochs learn with all their filters, until the
-    removal."""
+    end."""
+
+    end: Literal["remove", "zero"] = "remove"
+    """``remove`` the channels, with what their norms still send on. ``zero`` their filters only,
+    as the published face detectors do: a following ``shrink`` removes them and loses nothing."""
 
     def __call__(self, detector: Detector, context: Context) -> Detector:
         """Return the trained detector with fewer channels; killed, it goes on where it stopped.
@@ -54,7 +58,10 @@ class SoftPrune(Value):
                 self._zero_(learning, groups, context)
 
         trained = self.train.learn(detector, context, before_epoch=zero)
-        return self.prune(trained, context)
+        if self.end == "remove":
+            return self.prune(trained, context)
+        self._zero_(trained, groups, context)
+        return trained
 
     def _zero_(
         self, learning: Detector, groups: tuple[ChannelGroup, ...], context: Context

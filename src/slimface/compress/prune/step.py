@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from slimface.compress.prune.allocate import Allocator, Keep, choose
+from slimface.compress.prune.allocate import Allocator, Keep, Scores, choose
 from slimface.compress.prune.importance import DATA_DRIVEN, Fpgm, Importance, importances
 from slimface.compress.prune.probe import Probe
 from slimface.core.value import Value
@@ -94,24 +94,57 @@ class Prune(Value):
         groups = channel_groups(detector)
         chosen = self.choose(detector, groups, context)
         pruned = remove_channels(detector, chosen.keep, groups=groups)
-        context.record("prune", self._report(detector, pruned, groups, chosen))
+        self.record(detector, pruned, groups, chosen, context)
         return pruned
 
     def choose(
-        self, detector: Detector, groups: tuple[ChannelGroup, ...], context: Context
+        self,
+        detector: Detector,
+        groups: tuple[ChannelGroup, ...],
+        context: Context,
+        *,
+        scores: Scores | None = None,
     ) -> Choice:
         """Return what calling the step would remove, and remove nothing.
+
+        Args:
+            detector: What would be cut.
+            groups: Its channel groups.
+            context: Where the pictures are.
+            scores: The value of every channel, where it is known already.
 
         Raises:
             BudgetError, CheckpointError, UsageError: As calling the step.
         """
-        costs = cost_model(detector, groups, *self._input())
-        probe = self.look(context) if isinstance(self.importance, DATA_DRIVEN) else None
-        scores = importances(detector, groups, self.importance, probe)
+        costs = cost_model(detector, groups, *self.input_px())
+        if scores is None:
+            scores = self.score(detector, groups, context)
         removed = self.allocator(groups, scores, costs)
         return Choice(removed, choose(scores, removed), costs)
 
-    def _input(self) -> tuple[int, int]:
+    def score(
+        self, detector: Detector, groups: tuple[ChannelGroup, ...], context: Context
+    ) -> Scores:
+        """Return the value of every channel, by the name of its group.
+
+        Raises:
+            CheckpointError, UsageError: As calling the step.
+        """
+        probe = self.look(context) if isinstance(self.importance, DATA_DRIVEN) else None
+        return importances(detector, groups, self.importance, probe)
+
+    def record(
+        self,
+        before: Detector,
+        after: Detector,
+        groups: tuple[ChannelGroup, ...],
+        chosen: Choice,
+        context: Context,
+    ) -> None:
+        """Note what a cut that was chosen has made of a detector."""
+        context.record("prune", self._report(before, after, groups, chosen))
+
+    def input_px(self) -> tuple[int, int]:
         """Height and width of the picture that MACs are counted for."""
         budget = self.allocator.budget
         if budget is not None and budget.size_px is not None:
