@@ -16,6 +16,9 @@ SPEC_VERSION = 1
 CELL_PX = 12
 """Side of what the first net of a cascade looks at, in pixels of its pyramid."""
 
+CASCADE_NETS = ("pnet", "rnet", "onet")
+"""The nets of a cascade, in the order in which they see a face."""
+
 Option = bool | int | float | str | tuple[int, ...]
 
 
@@ -145,6 +148,23 @@ class CascadeSpec(DetectorSpec):
 
     proposals: int = Field(default=20_000, gt=0)
     """At most this many boxes, best first, go on at each step: this bounds time and memory."""
+
+    def of_net(self, net: str) -> "CascadeSpec":
+        """Return the spec of one of the nets: these rules, which it was trained for, and its name.
+
+        Only the last has landmarks.
+        """
+        architecture = self.architecture.model_copy(
+            update={"name": f"{self.architecture.name}.{net}"}
+        )
+        points = self.landmarks if net == CASCADE_NETS[-1] else 0
+        return self.model_copy(
+            update={
+                "name": f"{self.name}.{net}",
+                "architecture": architecture,
+                "landmarks": points,
+            }
+        )
 
     def cells_along(self, side: int) -> int:
         """Return how many cells the first net has along a side of so many pixels, from 12 on."""

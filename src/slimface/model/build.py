@@ -15,6 +15,9 @@ ARCHITECTURES = {
     "eresfd": "slimface.model.eresfd:ERESFD",
     "extd": "slimface.model.extd:EXTD",
     "mtcnn": "slimface.model.mtcnn:MTCNN",
+    "mtcnn.onet": "slimface.model.mtcnn:ONet",
+    "mtcnn.pnet": "slimface.model.mtcnn:PNet",
+    "mtcnn.rnet": "slimface.model.mtcnn:RNet",
     "retinaface": "slimface.model.retinaface:RetinaFace",
     "yunet": "slimface.model.yunet:YuNet",
 }

@@ -16,13 +16,20 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn import functional
 
-from slimface.core.spec import Architecture, CascadeSpec, DetectorSpec, Postprocess, Preprocess
+from slimface.core.spec import (
+    CASCADE_NETS,
+    Architecture,
+    CascadeSpec,
+    DetectorSpec,
+    Postprocess,
+    Preprocess,
+)
 from slimface.errors import CheckpointError, RecipeError, UsageError
 from slimface.model.detector import Detector, RawTensors
 from slimface.model.published import Archive, Entry, WeightFile
 
 LANDMARKS = 5
-NETS = ("pnet", "rnet", "onet")
+NETS = CASCADE_NETS
 
 
 class Stage(Detector):
@@ -30,6 +37,8 @@ class Stage(Detector):
 
     side_px = 0
     """Height and width of a crop."""
+
+    spec: CascadeSpec
 
     def __init__(self, spec: DetectorSpec, widths: tuple[int, ...], kernels: tuple[int, ...]):
         super().__init__(spec)
@@ -142,9 +151,9 @@ class MTCNN(Detector):
                 f"The spec of {spec.name} is one of a single net; mtcnn is a cascade.\n"
                 "Write task: cascade, or start from slimface.model.mtcnn.facenet()."
             )
-        self.pnet = PNet(spec)
-        self.rnet = RNet(spec)
-        self.onet = ONet(spec)
+        self.pnet = PNet(spec.of_net("pnet"))
+        self.rnet = RNet(spec.of_net("rnet"))
+        self.onet = ONet(spec.of_net("onet"))
 
     @classmethod
     def translate(cls, tensors: Mapping[str, Tensor], *, where: str) -> Mapping[str, Tensor]:

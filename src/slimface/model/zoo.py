@@ -202,7 +202,8 @@ def _candidates(file: WeightFile) -> Iterator[Path]:
 def _families() -> list[ModuleType]:
     """The files of all architectures, that of the default model first."""
     names = sorted(ARCHITECTURES, key=lambda name: name != DEFAULT)
-    return [import_module(ARCHITECTURES[name].partition(":")[0]) for name in names]
+    files = dict.fromkeys(ARCHITECTURES[name].partition(":")[0] for name in names)
+    return [import_module(file) for file in files]
 
 
 def _nothing(name: str) -> None:
