@@ -5,12 +5,12 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 
 from slimface.model.checkpoint import load_checkpoint, save
-from slimface.model.detector import Detector
+from slimface.model.network import Network
 from slimface.step import Context
 from slimface.train.around import begin_epoch, bind
 from slimface.train.criteria import AnyCriterion
@@ -20,20 +20,22 @@ from slimface.train.schedule import Schedule
 
 log = logging.getLogger(__name__)
 
-BeforeEpoch = Callable[[Detector, int], None]
+BeforeEpoch = Callable[[Any, int], None]
+
+N = TypeVar("N", bound=Network)
 
 
 def follow(
-    detector: Detector,
+    detector: N,
     batches: Epochs,
     criterion: AnyCriterion | Criterion,
     schedule: Schedule,
     context: Context,
     *,
-    held_out: Callable[[Detector], float],
+    held_out: Callable[[N], float],
     keep: Literal["best", "last"] = "last",
     before_epoch: BeforeEpoch | None = None,
-) -> Detector:
+) -> N:
     """Train a copy of ``detector`` in the context's folder, and return it.
 
     The folder gets ``training.state`` (a training that was stopped goes on from there),
@@ -57,7 +59,7 @@ def follow(
     watched = _Watched(batches, context, detector, at_work, before_epoch)
     with _Events(context) as events, _room_for(context.workers):
         for epoch in epochs(detector, watched, at_work, schedule, state=state):
-            loss = held_out(epoch.model)
+            loss = held_out(cast(N, epoch.model))
             _record(epoch, schedule.epochs, loss, context, events)
             metrics = {
                 "kind": "epoch",
@@ -69,7 +71,7 @@ def follow(
             if best is None or loss < best:
                 best = loss
                 save(epoch.model, context.folder / "best.safetensors", metrics=[metrics])
-    return load_checkpoint(context.folder / f"{keep}.safetensors").detector
+    return cast(N, load_checkpoint(context.folder / f"{keep}.safetensors").network)
 
 
 def _record(
@@ -132,7 +134,7 @@ class _Watched:
         self,
         batches: Epochs,
         context: Context,
-        detector: Detector,
+        detector: Network,
         criterion: Criterion,
         before_epoch: BeforeEpoch | None,
     ) -> None:

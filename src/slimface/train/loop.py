@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from slimface.errors import CheckpointError, SlimfaceError
 from slimface.files import beside
-from slimface.model.detector import Detector
+from slimface.model.network import Network
+from slimface.train.around import companions
 from slimface.train.criterion import Criterion
 from slimface.train.schedule import Schedule
 
@@ -50,7 +51,7 @@ class Epoch:
     seconds: float
     """Over all sessions, if the epoch was interrupted."""
 
-    model: Detector = field(repr=False)
+    model: Network = field(repr=False)
     """In evaluation mode: the moving average where the schedule has one, else the detector."""
 
 
@@ -61,13 +62,13 @@ class Average:
     training is not ruled by its first steps.
     """
 
-    def __init__(self, detector: Detector, decay: float) -> None:
+    def __init__(self, detector: Network, decay: float) -> None:
         self.detector = copy.deepcopy(detector).eval().requires_grad_(False)
         self.decay = decay
         self.updates = 0
 
     @torch.no_grad()
-    def update(self, detector: Detector) -> None:
+    def update(self, detector: Network) -> None:
         """Move towards ``detector`` by one step."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
@@ -82,10 +83,11 @@ class Average:
 class Trainer:
     """Detector, optimizer, average and position: all that a resumed training needs."""
 
-    def __init__(self, detector: Detector, schedule: Schedule) -> None:
+    def __init__(self, detector: Network, schedule: Schedule, criterion: Criterion) -> None:
         self.detector = detector
         self.schedule = schedule
-        self.optimizer = schedule.make_optimizer(detector)
+        self.companions = companions(criterion)
+        self.optimizer = schedule.make_optimizer(nn.ModuleList([detector, self.companions]))
         self.average = Average(detector, schedule.ema) if schedule.ema else None
         self.epoch = 0
         self.batch = 0
@@ -94,7 +96,7 @@ class Trainer:
         self.seconds = 0.0
 
     @property
-    def model(self) -> Detector:
+    def model(self) -> Network:
         """The model to keep, in evaluation mode."""
         return self.average.detector if self.average else self.detector.eval()
 
@@ -104,6 +106,7 @@ class Trainer:
             "schedule": self.schedule.fingerprint(),
             "detector": self.detector.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "companions": self.companions.state_dict(),
             "average": self.average.detector.state_dict() if self.average else {},
             "updates": self.average.updates if self.average else 0,
             "position": [self.epoch, self.batch, self.pictures],
@@ -137,6 +140,7 @@ class Trainer:
             if state["schedule"] != self.schedule.fingerprint():
                 raise CheckpointError(f"{path} belongs to another schedule.\n{remedy}")
             self.detector.load_state_dict(state["detector"])
+            self.companions.load_state_dict(state["companions"])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.average:
                 self.average.detector.load_state_dict(state["average"])
@@ -168,7 +172,7 @@ class Trainer:
 
 
 def epochs(
-    detector: Detector,
+    detector: Network,
     batches: Epochs,
     criterion: Criterion,
     schedule: Schedule,
@@ -205,7 +209,7 @@ def epochs(
         SlimfaceError: The loss is no longer a number.
         CheckpointError: ``state`` cannot be resumed or written.
     """
-    trainer = Trainer(detector, schedule)
+    trainer = Trainer(detector, schedule, criterion)
     if state is not None and state.exists():
         trainer.load(state)
     module = _distributed(detector)
@@ -264,7 +268,8 @@ def _step(
         )
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss.total)
-    nn.utils.clip_grad_norm_(detector.parameters(), trainer.schedule.clip_norm)
+    for learner in (detector, *trainer.companions):
+        nn.utils.clip_grad_norm_(learner.parameters(), trainer.schedule.clip_norm)
     optimizer.step()
     if trainer.average:
         trainer.average.update(detector)
@@ -272,7 +277,7 @@ def _step(
 
 
 @torch.no_grad()
-def validation_loss(detector: Detector, batches: Iterable[Samples], criterion: Criterion) -> float:
+def validation_loss(detector: Network, batches: Iterable[Samples], criterion: Criterion) -> float:
     """Return the mean loss over ``batches``, in evaluation mode, changing nothing."""
     was_training = detector.training
     detector.eval()
@@ -307,7 +312,7 @@ def _shielded(detector: nn.Module) -> Iterator[None]:
             hook.remove()
 
 
-def _distributed(detector: Detector) -> nn.Module:
+def _distributed(detector: Network) -> nn.Module:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return detector
     # Dead parts (the unused top stage of a published variant) get no gradient.
