@@ -13,6 +13,7 @@ from slimface.data import drawn_face
 from slimface.data.drawn import Drawn, draw, write_drawn
 from slimface.data.drawn_face import Pose, draw_head
 from slimface.data.drawn_portraits import portraits
+from slimface.data.landmarks import LABELS, with_landmarks
 from slimface.data.widerface import read_widerface
 from slimface.errors import DataError
 
@@ -119,7 +120,7 @@ def test_scenes_do_without_the_portraits() -> None:
 def test_written_scenes_are_what_the_layout_says(tmp_path: Path) -> None:
     spec = Drawn(count=6, height_px=96, width_px=96, seed=1, largest_share=0.5)
     written = write_drawn(spec, tmp_path, "val")
-    read = read_widerface(tmp_path, "val")
+    read = with_landmarks(read_widerface(tmp_path, "val"), tmp_path / "WIDER_val" / LABELS)
     assert read.fingerprint() == written.fingerprint()
     for index, one in enumerate(read):
         picture, faces = draw(spec, index)

@@ -13,12 +13,13 @@ from slimface.cli.console import console, diary, print_json, print_table, track
 from slimface.errors import DataError, SlimfaceError, UsageError
 
 if TYPE_CHECKING:
+    from slimface.core.faces import Faces
     from slimface.data.formats import Detected
     from slimface.deploy.draw import VideoFile
     from slimface.deploy.media import Frame, Source
     from slimface.deploy.pipeline import Pipeline, Settings, Timing
 
-FORMATS = ("json", "coco", "wider")
+FORMATS = ("json", "coco", "wider", "labels")
 MAX_ROWS = 40
 """Pictures that get a line of their own in the table."""
 
@@ -34,13 +35,23 @@ def detect(
     save: Annotated[
         Path | None, typer.Option(help="Write pictures and videos with the faces drawn here.")
     ] = None,
+    align: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PX",
+            min=16,
+            help="--save upright crops of the faces with this side instead (112: ArcFace).",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")] = False,
     out: Annotated[
         Path | None, typer.Option(help="Write the faces to this file (wider: folder).")
     ] = None,
     format_: Annotated[
         str | None,
-        typer.Option("--format", help=f"Format of --out: {', '.join(FORMATS)}; else json."),
+        typer.Option(
+            "--format", help=f"Format of --out: {', '.join(FORMATS)} (RetinaFace's); else json."
+        ),
     ] = None,
     score: Annotated[
         float | None, typer.Option(min=0, max=1, help="Lowest score. Default: the model's.")
@@ -71,6 +82,8 @@ def detect(
         raise UsageError(f"--format {format_} is not one of {', '.join(FORMATS)}.\nChoose one.")
     if format_ is not None and out is None:
         raise UsageError(f"--format {format_} of what?\nSay where to write it with --out.")
+    if align is not None and save is None:
+        raise UsageError("--align makes crops of the faces.\nSay where to write them with --save.")
     settings = Settings(
         scale=scale, longest_px=longest, score_floor=score, nms_overlap=nms, cap=cap
     )
@@ -81,7 +94,12 @@ def detect(
     for folder in (save, out if format_ == "wider" else out and out.parent):
         _make_folder(folder)
     pipeline = open_model(model, threads=threads, device=device)
-    session = Session(pipeline, settings, save)
+    if align is not None and not pipeline.spec.landmarks:
+        raise UsageError(
+            f"{pipeline.name} finds boxes without landmarks, by which faces are aligned.\n"
+            "Choose one that finds landmarks, such as --model retinaface-mobilenet025."
+        )
+    session = Session(pipeline, settings, save, align)
     pictures = frames(
         things, max_frames=max_frames, max_pixels=max_pixels, on_error=session.note_failure
     )
@@ -143,6 +161,7 @@ class Session:
     pipeline: "Pipeline"
     settings: "Settings"
     save: Path | None
+    align: int | None = None
     found: "list[Detected]" = field(default_factory=list)
     timings: "list[Timing]" = field(default_factory=list)
     failures: list[tuple[str, SlimfaceError]] = field(default_factory=list)
@@ -157,13 +176,25 @@ class Session:
         from slimface.data.formats import Detected
 
         faces, timing = self.pipeline.detect_timed(frame.picture, self.settings)
-        if self.save is not None:
+        if self.align is not None:
+            self._keep_crops(frame, faces)
+        elif self.save is not None:
             from slimface.deploy.draw import draw
 
             self._keep(frame, draw(frame.picture, faces))
         height, width = frame.picture.shape[:2]
         self.found.append(Detected(frame.name, faces, height, width))
         self.timings.append(replace(timing, read_ms=frame.read_ms))
+
+    def _keep_crops(self, frame: "Frame", faces: "Faces") -> None:
+        from slimface.deploy.align import aligned_crops
+        from slimface.deploy.draw import write_picture
+
+        assert self.save is not None and self.align is not None
+        # The whole name: a.jpg and a.png would share their crops otherwise.
+        place = self.save / frame.name
+        for number, crop in aligned_crops(frame.picture, faces, self.align):
+            write_picture(place.with_name(f"{place.name}-{number:03d}.png"), crop)
 
     def _keep(self, frame: "Frame", drawn: Any) -> None:
         from slimface.deploy.draw import VideoFile, write_picture
@@ -206,6 +237,13 @@ class Session:
             write_predictions(out, names, [picture.faces for picture in self.found])
         elif format_ == "coco":
             write_coco(out, self.found)
+        elif format_ == "labels":
+            from slimface.data.landmarks import write_labels
+            from slimface.data.pictures import Annotated as AnnotatedPicture
+            from slimface.data.pictures import PictureSet
+
+            pictures = (AnnotatedPicture(p.name, Path(p.name), p.faces) for p in self.found)
+            write_labels(PictureSet("detected", tuple(pictures)), out)
         else:
             write_json(out, self.found, **self._about())
 

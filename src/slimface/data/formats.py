@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slimface.core.faces import Faces
+import numpy as np
+
+from slimface.core.faces import Faces, Floats
 from slimface.files import beside
 
 COCO_FACE = 1
@@ -37,6 +39,9 @@ def write_coco(
 ) -> None:
     """Write COCO results: a list of boxes, each with its picture, category and score.
 
+    Landmarks, where a detector has them, are COCO's key points: x, y and 2, or three zeros for a
+    point that is not known, in the order of ``LANDMARK_NAMES``.
+
     Args:
         path: The file; replaced whole or not at all.
         pictures: What was found.
@@ -51,18 +56,28 @@ def write_coco(
     rows: list[dict[str, Any]] = []
     for number, picture in enumerate(pictures, start=1):
         image_id = number if image_ids is None else image_ids[picture.name]
-        for box, score in zip(picture.faces.boxes, picture.faces.scores, strict=True):
+        faces = picture.faces
+        for i, (box, score) in enumerate(zip(faces.boxes, faces.scores, strict=True)):
             x1, y1, x2, y2 = (float(side) for side in box)
-            rows.append(
-                {
-                    "image_id": image_id,
-                    "file_name": picture.name,
-                    "category_id": category_id,
-                    "bbox": [round(side, 3) for side in (x1, y1, x2 - x1, y2 - y1)],
-                    "score": round(float(score), 6),
-                }
-            )
+            row = {
+                "image_id": image_id,
+                "file_name": picture.name,
+                "category_id": category_id,
+                "bbox": [round(side, 3) for side in (x1, y1, x2 - x1, y2 - y1)],
+                "score": round(float(score), 6),
+            }
+            if faces.landmarks is not None:
+                row["keypoints"] = _keypoints(faces.landmarks[i])
+            rows.append(row)
     write_text(path, json.dumps(rows, allow_nan=False))
+
+
+def _keypoints(points: Floats) -> list[float]:
+    values: list[float] = []
+    for x, y in points.tolist():
+        known = np.isfinite([x, y]).all()
+        values += [round(x, 3), round(y, 3), 2] if known else [0, 0, 0]
+    return values
 
 
 def as_json(picture: Detected) -> dict[str, Any]:

@@ -220,6 +220,8 @@ def _joined(one: Annotated, known: dict[tuple[float, ...], npt.NDArray[np.float6
 def write_labels(pictures: PictureSet, target: Path) -> Path:
     """Write the faces of pictures as ``label.txt``; the inverse of ``parse_labels``.
 
+    The quality of a face is its score, which is 1 for annotations.
+
     Raises:
         DataError: The file cannot be written.
     """
@@ -243,4 +245,5 @@ def _lines(one: Annotated) -> Iterator[str]:
             if one.faces.landmarks is not None:
                 x, y = one.faces.landmarks[i, at].astype(np.float64)
             numbers += [x, y, 0.0] if np.isfinite([x, y]).all() else [_ABSENT] * 3
-        yield " ".join(f"{float(value):.9g}" for value in (*numbers, 1.0))
+        quality = float(one.faces.scores[i])
+        yield " ".join(f"{float(value):.9g}" for value in (*numbers, quality))
