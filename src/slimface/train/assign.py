@@ -5,6 +5,7 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F
 
 from slimface.core.value import Value
 
@@ -94,6 +95,71 @@ class BestOverlap(Value):
 
 Matching = Annotated[ScaleCompensated | BestOverlap, Field(discriminator="kind")]
 """Every rule of matching by position alone."""
+
+
+class SimOta(Value):
+    """Matching by what the detector says: each face takes the cells that serve it best already.
+
+    Cells in a face, or near its middle, are candidates. A face takes as many as the overlaps of
+    the ``most`` best add up to, those of the lowest cost: unlikely score, poor overlap, and far
+    dearer than both, not being in the face and near its middle. A cell that several faces want
+    goes to the one it costs least.
+
+    Source: Ge et al., "YOLOX: Exceeding YOLO Series in 2021", arXiv:2107.08430, section 2.1
+    (SimOTA); used by Wu et al., "YuNet", 2023.
+    """
+
+    kind: Literal["sim_ota"] = "sim_ota"
+    radius: float = Field(default=2.5, gt=0)
+    """How near the middle of a face is near, in strides."""
+
+    most: int = Field(default=10, gt=0)
+    """So many cells can one face have."""
+
+    overlap_weight: float = Field(default=3.0, ge=0)
+    """Of the logarithm of the overlap, against that of the score."""
+
+    @torch.no_grad()
+    def __call__(self, boxes: Tensor, cells: Tensor, logits: Tensor, found: Tensor) -> Assignment:
+        """Assign ``boxes`` (corners, ``(n, 4)``) to cells.
+
+        Args:
+            boxes: The faces.
+            cells: Middle x and y, stride, stride; shape ``(a, 4)``.
+            logits: What each cell says of being a face, ``(a,)``.
+            found: The box each cell predicts, corners, ``(a, 4)``.
+        """
+        nothing = _background(cells)
+        if not len(boxes):
+            return nothing
+        middle = cells[:, None, :2]
+        inside = ((middle > boxes[:, :2]) & (middle < boxes[:, 2:])).all(dim=2)
+        away = (middle - (boxes[:, :2] + boxes[:, 2:]) / 2).abs()
+        near = (away < self.radius * cells[:, None, 2:]).all(dim=2)
+        candidate = (inside | near).any(dim=1).nonzero()[:, 0]
+        if not len(candidate):
+            return nothing
+        table = overlaps(_centred(found[candidate]), boxes)
+        cost = F.softplus(-logits[candidate])[:, None] - self.overlap_weight * (table + 1e-8).log()
+        cost = cost + _FORBIDDING * ~(inside & near)[candidate]
+
+        most = min(self.most, len(candidate))
+        wanted = table.topk(most, dim=0).values.sum(dim=0).int().clamp(min=1)
+        cheapest = cost.topk(most, dim=0, largest=False).indices
+        taken = torch.arange(most, device=cost.device)[:, None] < wanted
+        chosen = torch.zeros_like(table, dtype=torch.bool).scatter_(0, cheapest, taken)
+        nothing.face[candidate] = cost.masked_fill(~chosen, torch.inf).argmin(dim=1)
+        nothing.positive[candidate] = chosen.any(dim=1)
+        return nothing
+
+
+_FORBIDDING = 1e5
+
+
+def _centred(boxes: Tensor) -> Tensor:
+    """Corners to centre and sides."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    return torch.cat([(low + high) / 2, high - low], dim=1)
 
 
 def _background(anchors: Tensor) -> Assignment:

@@ -5,9 +5,10 @@ from typing import Annotated
 from pydantic import Field
 
 from slimface.train.criterion import MultiBox
+from slimface.train.iou_aware import IouAware
 from slimface.train.regularise import GroupLasso, GrowingL2
 
-AnyCriterion = Annotated[MultiBox | GroupLasso | GrowingL2, Field(discriminator="kind")]
+AnyCriterion = Annotated[MultiBox | IouAware | GroupLasso | GrowingL2, Field(discriminator="kind")]
 """Adding a criterion costs its class and its name here; one around others, a line below too."""
 
 for _around in (GroupLasso, GrowingL2):

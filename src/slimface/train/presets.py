@@ -11,6 +11,7 @@ from slimface.data.transforms import RetinaFaceAugment, S3fdAugment
 from slimface.errors import UsageError
 from slimface.train.assign import BestOverlap
 from slimface.train.criterion import MultiBox
+from slimface.train.iou_aware import IouAware
 from slimface.train.schedule import Schedule
 from slimface.train.step import Train
 
@@ -140,7 +141,7 @@ def retinaface(spec: DetectorSpec) -> Train:
 
 
 def yunet(spec: DetectorSpec) -> Train:
-    """YuNet: the course of its published configuration, with RetinaFace's matching.
+    """YuNet: matching, losses and course of its published configuration.
 
     Source: Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence
     Research, 2023, section 4.1; ShiqiYu/libfacedetection.train. Two cards with 16 pictures each.
@@ -155,7 +156,7 @@ def yunet(spec: DetectorSpec) -> Train:
             decay="steps",
             decay_epochs=(400, 544),
         ),
-        criterion=MultiBox(matching=BestOverlap(), box_weight=2),
+        criterion=IouAware(),
         augment=RetinaFaceAugment(),
     )
 
