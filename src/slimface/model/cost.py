@@ -47,6 +47,9 @@ class CostModel:
 
     height_px: int
     width_px: int
+    layers: tuple[str, ...]
+    """Names of the layers whose widths follow from those of the groups."""
+
     _outputs: Floats
     """Shape ``(layers, groups)``: outputs of a layer for each channel of a group."""
 
@@ -60,7 +63,7 @@ class CostModel:
     def count(self, unit: Unit, widths: npt.ArrayLike) -> int:
         """Return the parameters, or the MACs of one picture, at these widths."""
         total = self._sums[unit]
-        outputs, inputs = self._layer_widths(widths)
+        outputs, inputs = self.layer_widths(widths)
         return round(
             total.constant + float(total.product @ (outputs * inputs) + total.single @ outputs)
         )
@@ -74,16 +77,23 @@ class CostModel:
             drop: Shape ``(groups,)``.
         """
         total, lost = self._sums[unit], np.asarray(drop, dtype=np.float64)
-        outputs, inputs = self._layer_widths(widths)
+        outputs, inputs = self.layer_widths(widths)
         slope = self._inputs.T @ (total.product * outputs)
         slope += self._outputs.T @ (total.product * inputs + total.single)
         return np.asarray(lost * slope - lost**2 * total.corner)
 
-    def _layer_widths(self, widths: npt.ArrayLike) -> tuple[Floats, Floats]:
+    def layer_widths(self, widths: npt.ArrayLike) -> tuple[Floats, Floats]:
+        """Return outputs and inputs of ``layers``, each ``(..., layers)``.
+
+        Depthwise layers, norms and the like have as many inputs as outputs, given here as 1.
+
+        Args:
+            widths: Shape ``(..., groups)``.
+        """
         widths = np.asarray(widths, dtype=np.float64)
         return (
-            self._fixed_outputs + self._outputs @ widths,
-            self._fixed_inputs + self._inputs @ widths,
+            self._fixed_outputs + widths @ self._outputs.T,
+            self._fixed_inputs + widths @ self._inputs.T,
         )
 
 
@@ -127,6 +137,7 @@ def cost_model(
         sizes=sizes,
         height_px=height,
         width_px=width,
+        layers=tuple(places),
         _outputs=outputs,
         _inputs=inputs,
         _fixed_outputs=all_out - outputs @ sizes,

@@ -1,0 +1,83 @@
+"""Side by side: the networks of several files, timed in turns within this process.
+
+For the question that a compressing step asks again and again: how much faster is this file than
+that one? ``slimface.bench.latency`` answers it for whole detections, with a process for each.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from slimface.core.spec import DetectorSpec
+from slimface.deploy.pipeline import Network
+from slimface.deploy.preprocess import Normaliser
+from slimface.deploy.runtimes import open_exported
+
+Floats = npt.NDArray[np.float64]
+
+WARM_UP = 2
+"""Runs at the start of each turn that do not count: the caches belong to the file before."""
+
+
+def clock(threads: int) -> Callable[[], float]:
+    """Return what tells the seconds: of the processor for one thread, else of the wall.
+
+    What other processes do to the machine is in the time of the wall, and hardly in that of the
+    processor; but the latter adds up what threads do at once.
+    """
+    return time.process_time if threads == 1 else time.perf_counter
+
+
+def network_ms(
+    files: Sequence[str | Path],
+    *,
+    threads: int = 1,
+    height: int = 480,
+    width: int = 640,
+    rounds: int = 12,
+    runs: int = 6,
+) -> Floats:
+    """Return the milliseconds that the network of each exported file takes for one picture.
+
+    The least of each turn's runs, and the median of the turns.
+
+    Args:
+        files: Exported files, of any runtime.
+        threads: To compute with.
+        height: Of the picture.
+        width: Of the picture.
+        rounds: Turns of each file.
+        runs: Runs of each turn that count.
+
+    Raises:
+        MissingError, CheckpointError: A file cannot be opened.
+    """
+    contestants = []
+    for file in files:
+        pipeline = open_exported(file, threads=threads)
+        contestants.append((pipeline.network, _picture(pipeline.spec, height, width)))
+    now = clock(threads)
+    least = [[_turn(*one, now, runs) for one in contestants] for _ in range(rounds)]
+    middle: Floats = np.median(np.array(least), axis=0) * 1e3
+    return middle
+
+
+def _turn(
+    network: Network, images: npt.NDArray[np.float32], now: Callable[[], float], runs: int
+) -> float:
+    best = np.inf
+    for run in range(WARM_UP + runs):
+        start = now()
+        network(images)
+        if run >= WARM_UP:
+            best = min(best, now() - start)
+    return float(best)
+
+
+def _picture(spec: DetectorSpec, height: int, width: int) -> npt.NDArray[np.float32]:
+    """Return noise as the pipeline would feed it to the network."""
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Normaliser(spec.preprocess)([noise], height, width)
