@@ -40,7 +40,8 @@ def test_an_exported_file_is_opened_without_its_name_mattering(tiny_onnx):
         ("none.safetensors", MissingError, "none.safetensors"),
         ("none.onnx", MissingError, "none.onnx"),
         ("weights.pth", CheckpointError, "pickled"),
-        ("weights.PT", CheckpointError, "pickled"),
+        ("weights.PTH", CheckpointError, "pickled"),
+        ("weights.pt", MissingError, "no model file"),
     ],
 )
 def test_what_cannot_be_opened_is_explained(source, error, words):

@@ -8,7 +8,7 @@ from slimface.deploy.pipeline import Pipeline
 from slimface.deploy.runtimes import RUNTIMES, open_exported
 from slimface.errors import CheckpointError, MissingError, UsageError
 
-PICKLES = frozenset({".pth", ".pt", ".pkl", ".pickle", ".bin", ".ckpt", ".tar"})
+PICKLES = frozenset({".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".tar"})
 CHECKPOINT = ".safetensors"
 
 

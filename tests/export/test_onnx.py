@@ -92,13 +92,21 @@ def test_the_file_is_complete_lean_and_of_the_opset_asked_for(raw_file: Path) ->
     assert [path.name for path in raw_file.parent.iterdir()] == ["tiny.onnx"]
 
 
-def test_a_file_of_fixed_size_takes_no_other(detector: Detector, tmp_path: Path) -> None:
+def test_a_file_of_fixed_size_sees_every_picture_on_its_canvas(
+    detector: Detector, tmp_path: Path
+) -> None:
     path = tmp_path / "fixed.onnx"
     Onnx(height=64, width=96, dynamic=False, decode=True).write(detector, path)
     fixed = open_exported(path)
-    fixed.detect(np.zeros((64, 96, 3), np.uint8))
-    with pytest.raises(CheckpointError, match="fixed size"):
-        fixed.detect(np.zeros((96, 96, 3), np.uint8))
+    assert fixed.canvas == (64, 96)
+    ours = Pipeline(detector.spec, TorchNetwork(detector), canvas=(64, 96))
+    rng = np.random.default_rng(0)
+    for size in ((64, 96), (40, 30), (128, 96), (70, 333)):
+        picture = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        assert ours.prepare([picture]).shape == (1, 3, 64, 96)
+        wanted = ours.detect(picture, Settings(score_floor=0.3))
+        found = fixed.detect(picture, Settings(score_floor=0.3))
+        np.testing.assert_allclose(found.boxes, wanted.boxes, rtol=1e-3, atol=0.05)
 
 
 def test_a_model_that_only_works_at_one_size_is_found_out(

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 PICTURES = 50
 
+FORMATS = ("onnx", "openvino", "ncnn", "executorch", "litert", "torchscript", "torchmobile")
+
 
 def export(
     model: Annotated[str, typer.Argument(help="Name of the zoo, or a checkpoint.")],
-    form: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
+    form: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")] = "onnx",
     out: Annotated[
         Path | None, typer.Option(help="The file.  [default: the model's name, here]")
     ] = None,
@@ -28,10 +30,13 @@ def export(
         bool, typer.Option("--fixed", help="Accept one picture of --size only.")
     ] = False,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT to trace and check with.")] = "640x480",
-    opset: Annotated[int, typer.Option(help="Version of the operator set.")] = 18,
-    exporter: Annotated[str, typer.Option(help="Which of torch's: torchscript, dynamo.")] = (
-        "torchscript"
-    ),
+    precision: Annotated[str, typer.Option(help="float32, float16.")] = "float32",
+    opset: Annotated[
+        int | None, typer.Option(help="onnx: version of the operator set.  [default: 18]")
+    ] = None,
+    exporter: Annotated[
+        str | None, typer.Option(help="onnx: which of torch's: torchscript, dynamo.")
+    ] = None,
     pictures: Annotated[
         Path | None,
         typer.Option(help=f"Compare on {PICTURES} of this folder's pictures.  [default: drawn]"),
@@ -53,16 +58,16 @@ def export(
     from slimface.export.pictures import read_pictures, sample_pictures
 
     kind = format_named(form)
+    asked = {"opset": opset, "exporter": exporter, "dynamic": False if fixed else None}
     options = {
         "decode": decode,
-        "opset": opset,
-        "dynamic": not fixed,
+        "precision": precision,
         "height": height,
         "width": width,
-        "exporter": exporter,
+        **{name: value for name, value in asked.items() if value is not None},
     }
-    writer = kind.parse(options, where="slimface export")
-    limits = TOLERANCES[kind.precision]
+    writer = kind.parse(options, where=f"slimface export --format {form}")
+    limits = TOLERANCES[writer.precision]
     if tolerance is not None:
         limits = limits.model_copy(update={"matched": tolerance})
     detector, provenance = _open(model)

@@ -1,15 +1,39 @@
 """Every format a detector can be exported to, by name."""
 
 import difflib
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
 
 from slimface.errors import UsageError
+from slimface.export.executorch import ExecuTorch
+from slimface.export.form import Form
+from slimface.export.litert import LiteRt
+from slimface.export.ncnn import Ncnn
 from slimface.export.onnx import Onnx
+from slimface.export.openvino import OpenVino
+from slimface.export.torchscript import LegacyMobile, TorchScript
 
-FORMATS = {"onnx": Onnx}
+AnyFormat = Annotated[
+    Onnx | OpenVino | Ncnn | ExecuTorch | LiteRt | TorchScript | LegacyMobile,
+    Field(discriminator="kind"),
+]
+"""A format in a recipe: ``{kind: ncnn, precision: float16}``."""
+
+FORMATS: Mapping[str, type[Form]] = {
+    "onnx": Onnx,
+    "openvino": OpenVino,
+    "ncnn": Ncnn,
+    "executorch": ExecuTorch,
+    "litert": LiteRt,
+    "torchscript": TorchScript,
+    "torchmobile": LegacyMobile,
+}
 """Name -> format. A new one costs its module and its name here."""
 
 
-def format_named(name: str) -> type[Onnx]:
+def format_named(name: str) -> type[Form]:
     """Return the format of this name.
 
     Raises:

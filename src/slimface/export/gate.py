@@ -1,17 +1,16 @@
 """The gate: every exported file is compared with its detector, and kept only if it agrees."""
 
-import contextlib
 import copy
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from slimface.deploy.pipeline import Picture, Pipeline
 from slimface.errors import ParityError, UsageError
 from slimface.export.parity import TOLERANCES, ParityReport, Tolerance, parity
 from slimface.export.pictures import sample_pictures
+from slimface.files import together
 from slimface.loading import load
 from slimface.model.detector import Detector
 from slimface.model.predictor import TorchNetwork
@@ -20,15 +19,22 @@ log = logging.getLogger(__name__)
 
 
 class Format(Protocol):
-    """A file format, with its options. One module of this room each."""
+    """A file format, with its options: ``slimface.export.form.Form`` and what is like it."""
 
-    suffix: ClassVar[str]
-    precision: ClassVar[str]
+    @property
+    def suffix(self) -> str:
+        """How the name of the file ends."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """What its numbers can be held to: float32, float16, int8."""
+        ...
 
     def write(
         self, detector: Detector, path: Path, *, provenance: Mapping[str, Any] | None = None
     ) -> None:
-        """Write ``path``."""
+        """Write ``path``, and what belongs to it beside it."""
         ...
 
 
@@ -64,29 +70,31 @@ def export(
         raise UsageError(
             f"{path}: the name must end in {form.suffix}.\nWrite {path.with_suffix(form.suffix)}."
         )
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        form.write(detector, beside, provenance=provenance)
-        report = parity(
-            Pipeline(detector.spec, TorchNetwork(copy.deepcopy(detector))),
-            load(beside),
-            sample_pictures() if pictures is None else pictures,
-            score=score,
-            tolerance=tolerance or TOLERANCES[form.precision],
-            names=(detector.spec.name, path.name),
-        )
-        _check(report)
-        beside.replace(path)
+        with together(path) as part:
+            form.write(detector, part, provenance=provenance)
+            candidate = load(part)
+            report = parity(
+                reference(detector, candidate),
+                candidate,
+                sample_pictures() if pictures is None else pictures,
+                score=score,
+                tolerance=tolerance or TOLERANCES[form.precision],
+                names=(detector.spec.name, path.name),
+            )
+            _check(report)
     except OSError as error:
         raise UsageError(
             f"{path} cannot be written: {error.strerror}.\nChoose another place with --out."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
     log.info("%s: %s", path, report.explain().partition("\n")[0])
     return report
+
+
+def reference(detector: Detector, candidate: Pipeline) -> Pipeline:
+    """Return a detector in torch that is fed as ``candidate`` is."""
+    return Pipeline(detector.spec, TorchNetwork(copy.deepcopy(detector)), canvas=candidate.canvas)
 
 
 def _check(report: ParityReport) -> None:

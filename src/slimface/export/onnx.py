@@ -6,33 +6,20 @@ Two exporters come with torch. The one that traces TorchScript is the default: f
 successor and passes the same tests.
 """
 
-import copy
-import json
 import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
 
 import slimface
-from slimface.core.spec import DetectorSpec
-from slimface.core.value import Value
-from slimface.deploy.runtimes import (
-    DECODED_NAMES,
-    LANDMARKS_NAME,
-    OUTPUTS_KEY,
-    PROVENANCE_KEY,
-    RAW_NAMES,
-    SPEC_KEY,
-)
-from slimface.errors import MissingError, ParityError
+from slimface.errors import ParityError
+from slimface.export.form import Form
+from slimface.export.graph import Graph, check_tensors, noise, padded
 from slimface.model.detector import Detector
-from slimface.model.profile import profile
 
 log = logging.getLogger(__name__)
 
@@ -44,52 +31,59 @@ _OTHER_SIZE = (333, 517)
 """An odd size, divisible by no stride: where rounding of map sizes goes wrong first."""
 
 
-class Onnx(Value):
+class Onnx(Form):
     """Write a detector as ONNX: one file, its spec and where it comes from in the metadata."""
 
     kind: Literal["onnx"] = "onnx"
-
-    decode: bool = False
-    """Put scores and boxes in input pixels out, instead of logits and offsets."""
+    precision: Literal["float32", "float16"] = "float32"
+    """``float16`` halves the file; pictures go in and faces come out in float32."""
 
     opset: int = Field(default=18, ge=OLDEST_OPSET, le=NEWEST_OPSET)
     """Version of the operator set."""
 
-    dynamic: bool = True
-    """Accept any batch, height and width; otherwise one picture, ``height`` x ``width``."""
-
-    height: int = Field(default=480, gt=0)
-    width: int = Field(default=640, gt=0)
     exporter: Literal["torchscript", "dynamo"] = "torchscript"
 
     suffix: ClassVar[str] = ".onnx"
-    precision: ClassVar[str] = "float32"
 
     def write(
         self, detector: Detector, path: Path, *, provenance: Mapping[str, Any] | None = None
     ) -> None:
-        """Write ``path``; the caller sees to it that nothing half-written stays.
+        """As ``Form.write``.
 
         Raises:
             MissingError: onnx or onnxslim is not installed.
             ParityError: The graph has another opset than asked for, or gives other numbers than
                 the detector, at this size or (if dynamic) at another.
+            CheckpointError: float16 was asked for, and the detector's numbers do not fit.
         """
-        onnx, onnxslim = _libraries()
-        graph = _Graph(copy.deepcopy(detector).cpu(), decode=self.decode).eval()
+        onnx, onnxslim = self._libraries()
+        graph = self.graph(detector)
         model = onnx.load_from_string(self._trace(graph, path))
         model = onnxslim.slim(model)
+        if self.precision == "float16":
+            model = halved(onnx, model)
         _shorten(model)
-        self._describe(onnx, model, graph.detector, provenance or {})
+        model.producer_name, model.producer_version = "slimface", slimface.__version__
+        model.doc_string = f"{detector.spec.name}: face detector"
+        said = self.metadata(detector, provenance, onnx=onnx.__version__)
+        onnx.helper.set_model_props(model, said)
         onnx.checker.check_model(model, full_check=True)
         self._check_opset(model)
         content = model.SerializeToString()
         path.write_bytes(content)
         self._compare(graph, content, path)
 
-    def _trace(self, graph: "_Graph", path: Path) -> bytes:
+    def _libraries(self) -> "_Libraries":
+        try:
+            import onnx
+            import onnxslim
+        except ImportError as error:
+            raise self.missing(error) from error
+        return _Libraries(onnx, onnxslim)
+
+    def _trace(self, graph: Graph, path: Path) -> bytes:
         """Return the ONNX file one of torch's exporters makes; it may use ``path`` meanwhile."""
-        height, width = _padded(graph.detector.spec, self.height, self.width)
+        height, width = padded(graph.detector.spec, self.height, self.width)
         images = torch.zeros(2 if self.dynamic else 1, 3, height, width)
         options: dict[str, Any] = {
             "input_names": ["images"],
@@ -123,35 +117,6 @@ class Onnx(Value):
             )
         return path.read_bytes()
 
-    def _describe(
-        self, onnx: Any, model: Any, detector: Detector, provenance: Mapping[str, Any]
-    ) -> None:
-        """Put the spec and where the file comes from into its metadata."""
-        model.producer_name, model.producer_version = "slimface", slimface.__version__
-        model.doc_string = f"{detector.spec.name}: face detector"
-        cost = profile(detector, self.height, self.width)
-        entries = {
-            SPEC_KEY: detector.spec.model_dump_json(),
-            OUTPUTS_KEY: "decoded" if self.decode else "raw",
-            PROVENANCE_KEY: json.dumps(
-                {
-                    **provenance,
-                    "slimface": slimface.__version__,
-                    "torch": torch.__version__,
-                    "onnx": onnx.__version__,
-                    "export": self.model_dump(mode="json"),
-                    "cost": {
-                        "parameters": cost.parameters,
-                        "macs": cost.macs,
-                        "height": self.height,
-                        "width": self.width,
-                    },
-                },
-                sort_keys=True,
-            ),
-        }
-        onnx.helper.set_model_props(model, entries)
-
     def _check_opset(self, model: Any) -> None:
         """Exporters have been seen to fall back to another version without a word."""
         found = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
@@ -162,7 +127,7 @@ class Onnx(Value):
                 "Ask for --opset 18, which both exporters write."
             )
 
-    def _compare(self, graph: "_Graph", content: bytes, path: Path) -> None:
+    def _compare(self, graph: Graph, content: bytes, path: Path) -> None:
         """Run the file and the detector on the same noise, at one size and at an odd one."""
         import onnxruntime
 
@@ -171,55 +136,28 @@ class Onnx(Value):
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         spec = graph.detector.spec
-        shapes = [(1, *_padded(spec, self.height, self.width))]
+        shapes = [(1, *padded(spec, self.height, self.width))]
         if self.dynamic:
-            shapes.append((2, *_padded(spec, *_OTHER_SIZE)))
-        generator = torch.Generator().manual_seed(0)
+            shapes.append((2, *padded(spec, *_OTHER_SIZE)))
         for batch, height, width in shapes:
-            images = 255 * torch.rand(batch, 3, height, width, generator=generator)
+            images = noise(graph.detector, batch, height, width)
             with torch.no_grad():
-                wanted = graph(graph.detector.prepare(images))
-            feed = {"images": graph.detector.prepare(images).numpy()}
+                wanted = graph(images)
             try:
-                given = session.run(None, feed)
+                given = session.run(None, {"images": images.numpy()})
             except Exception as error:  # onnxruntime raises classes of its own, all Exceptions
                 raise ParityError(
                     f"{path.name} does not run on {batch} x 3 x {height} x {width}: {error}\n"
                     "An operation of the model fixes its size; --fixed exports one size only."
                 ) from error
             for name, ours, theirs in zip(graph.output_names, wanted, given, strict=True):
-                _compare_tensors(name, ours.numpy(), theirs, where=f"{height}x{width}")
+                where = f"{height}x{width}"
+                # Half the bits: 2^-11 of each number, and the gate looks at boxes.
+                allowed = 1e-3 if self.precision == "float32" else 0.05
+                check_tensors(name, ours.numpy(), theirs, where=where, tolerance=allowed)
 
 
 _ANY = torch.export.Dim.DYNAMIC
-
-
-class _Graph(nn.Module):
-    """What the file computes."""
-
-    def __init__(self, detector: Detector, *, decode: bool) -> None:
-        super().__init__()
-        self.detector = detector
-        self.decode = decode
-        points = (LANDMARKS_NAME,) if detector.spec.landmarks else ()
-        self.output_names = (*(DECODED_NAMES if decode else RAW_NAMES), *points)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        raw = self.detector(images)
-        if not self.decode:
-            return tuple(tensor for tensor in raw if tensor is not None)
-        spec = self.detector.spec
-        anchors = spec.anchors.anchors_in(torch, images.shape[2], images.shape[3])
-        decoded = [raw.logits.sigmoid(), spec.codec.decode(raw.offsets, anchors)]
-        if raw.landmarks is not None:
-            decoded.append(spec.codec.decode_points(raw.landmarks, anchors))
-        return tuple(decoded)
-
-
-def _padded(spec: DetectorSpec, height: int, width: int) -> tuple[int, int]:
-    """Return the size that the pipeline feeds the network with for a picture of this size."""
-    multiple = spec.preprocess.multiple_of
-    return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
 
 def _shorten(model: Any) -> None:
@@ -256,34 +194,22 @@ class _Libraries(NamedTuple):
     onnxslim: Any
 
 
-def _libraries() -> _Libraries:
+def halved(onnx: Any, model: Any) -> Any:
+    """Return an ONNX model that computes in float16 between float32 inputs and outputs.
+
+    Raises:
+        ParityError: It has an operation that no float16 can pass through.
+    """
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
     try:
-        import onnx
-        import onnxslim
-    except ImportError as error:
-        raise MissingError(
-            f"Exporting to ONNX needs the package {error.name}, which is not installed.\n"
-            "Install it with: pip install 'slimface[export]'"
+        return convert_float_to_float16(
+            onnx.shape_inference.infer_shapes(model),
+            keep_io_types=True,
+            # Sizes of maps are counted in whole numbers above 2,048, which float16 has not.
+            op_block_list=["Resize", "Range", "NonMaxSuppression", "TopK"],
+        )
+    except (ValueError, RuntimeError) as error:
+        raise ParityError(
+            f"The graph cannot be turned into float16: {error}\nExport it in float32."
         ) from error
-    return _Libraries(onnx, onnxslim)
-
-
-def _compare_tensors(
-    name: str, ours: "np.ndarray[Any, Any]", theirs: "np.ndarray[Any, Any]", *, where: str
-) -> None:
-    """Raise ParityError unless both are the same up to rounding."""
-    if ours.shape != theirs.shape:
-        raise ParityError(
-            f"At {where}, {name} has shape {theirs.shape} in the file and {ours.shape} in torch.\n"
-            "An operation of the model fixes its size; --fixed exports one size only."
-        )
-    finite = np.isfinite(ours)
-    scale = max(1.0, float(np.abs(ours[finite]).max(initial=0)))
-    gap = float(np.abs(ours[finite] - theirs[finite]).max(initial=0))
-    # Untrained detectors can decode to infinite boxes; those must be the same ones.
-    same = np.array_equal(ours[~finite], theirs[~finite], equal_nan=True)
-    if not (same and gap <= 1e-3 * scale):
-        raise ParityError(
-            f"At {where}, {name} differ from torch by up to {gap:.1e}, of {scale:.1e}.\n"
-            "Try another --opset or exporter, and report the model's operations as a bug."
-        )

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from slimface.core.value import Value
 from slimface.deploy.media import read_picture
+from slimface.export.formats import AnyFormat
 from slimface.export.gate import export
 from slimface.export.onnx import Onnx
 from slimface.export.pictures import sample_pictures
@@ -19,9 +20,9 @@ class Export(Value):
     """Write the model to a file, compare it on decoded boxes of real pictures, and keep it."""
 
     kind: Literal["export"] = "export"
-    format: Onnx = Onnx()
-    file: str = Field(default="model.onnx", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\.onnx$")
-    """Name of the file in the run folder."""
+    format: AnyFormat = Onnx()
+    file: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")
+    """Name of the file in the run folder; empty: ``model`` with the suffix of the format."""
 
     pictures: int = Field(default=20, gt=0)
     """So many validation pictures decide whether the file agrees with the model."""
@@ -37,11 +38,11 @@ class Export(Value):
         else:
             seen = islice(context.source.pictures("val"), self.pictures)
             pictures = ((one.name, read_picture(one.path)) for one in seen)
-        path = context.folder / self.file
+        path = context.folder / (self.file or f"model{self.format.suffix}")
         report = export(detector, path, self.format, pictures=pictures)
         content = path.read_bytes()
         record = {
-            "file": self.file,
+            "file": path.name,
             "format": self.format.kind,
             "bytes": len(content),
             "sha256": hashlib.sha256(content).hexdigest(),

@@ -65,6 +65,12 @@ class Description:
         points = (LANDMARKS_NAME,) if self.spec.landmarks else ()
         return (*(DECODED_NAMES if self.outputs == "decoded" else RAW_NAMES), *points)
 
+    @property
+    def precision(self) -> str:
+        """What the file was exported in: ``float32``, ``float16``, ``int8``."""
+        story = json.loads(self.metadata.get(PROVENANCE_KEY, "{}"))
+        return str(story.get("export", {}).get("precision", "float32"))
+
     def answer(self, tensors: Sequence[Floats]) -> RawFaces | DecodedFaces:
         """Return the network's outputs, in the order of ``names``, as what they mean."""
         first, second, *points = (np.asarray(tensor, dtype=np.float32) for tensor in tensors)

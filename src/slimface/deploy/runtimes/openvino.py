@@ -1,0 +1,60 @@
+"""OpenVINO: ``.xml`` with its weights in ``.bin``."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from slimface.core.faces import Floats
+from slimface.deploy.pipeline import DecodedFaces, RawFaces
+from slimface.deploy.runtimes.description import (
+    does_not_run,
+    not_installed,
+    read_model,
+    read_sidecar,
+    unreadable,
+)
+
+
+class OpenVinoNetwork:
+    """A network run by OpenVINO on the processor, in float32.
+
+    Raises:
+        MissingError: A file of the model is not there, or openvino is not installed.
+        CheckpointError: A file is damaged, or was not exported by slimface.
+    """
+
+    runtime = "openvino"
+
+    def __init__(
+        self, path: str | Path, *, threads: int | None = None, content: bytes | None = None
+    ) -> None:
+        """Open a model; the arguments are those of ``OnnxNetwork``."""
+        self.path = Path(path)
+        content = content or read_model(self.path)
+        self.description, files = read_sidecar(self.path, content)
+        self.metadata = self.description.metadata
+        try:
+            import openvino
+        except ImportError as error:
+            raise not_installed(self.path, "openvino", "slimface[openvino]") from error
+        # bfloat16, which some processors would choose on their own, moves boxes.
+        hints: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        if threads is not None:
+            hints["INFERENCE_NUM_THREADS"] = threads
+        try:
+            core = openvino.Core()
+            model = core.read_model(model=content, weights=files.get(".bin", b""))
+            self._compiled = core.compile_model(model, "CPU", hints)
+        except RuntimeError as error:
+            raise unreadable(self.path, "OpenVINO", error) from None
+        self._requests = threading.local()
+
+    def __call__(self, images: Floats) -> RawFaces | DecodedFaces:
+        request = getattr(self._requests, "own", None)
+        if request is None:
+            request = self._requests.own = self._compiled.create_infer_request()
+        try:
+            found = request.infer([images], share_inputs=True)
+        except (RuntimeError, ValueError) as error:
+            raise does_not_run(self.path, images.shape, error) from error
+        return self.description.answer([found[name] for name in self.description.names])
