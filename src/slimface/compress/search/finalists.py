@@ -1,0 +1,178 @@
+"""Finalists: the most promising candidates are trained shortly, and the best of these scored.
+
+Each round is a study of its own, so that several processes share its work and a killed one
+repeats nothing. The only parameter is the candidate's number.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from slimface.compress.search.candidates import Candidate, Ground
+from slimface.compress.search.proxy import Repeated, ShortTraining, recalibrate_
+from slimface.compress.search.study import finished, owner, running
+from slimface.core.record import Longest
+from slimface.core.value import Value
+from slimface.evaluate.evaluator import DEFAULT_RULE, evaluate
+from slimface.evaluate.truth import Truth
+from slimface.evaluate.widerface import truth_of
+from slimface.model.checkpoint import load_checkpoint, save
+from slimface.model.detector import Detector
+from slimface.model.predictor import pipeline
+from slimface.step import Context
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+log = logging.getLogger(__name__)
+
+_CANDIDATE = "candidate"
+_POLL_SECONDS = 1.0
+
+
+class Finals(Value):
+    """How many candidates come into each round, and what happens there."""
+
+    trained: int = Field(default=16, ge=0)
+    """The best by the proxy, to be trained; 0: none, and the proxy decides."""
+
+    training: ShortTraining = ShortTraining()
+    verified: int = Field(default=4, ge=0)
+    """The best after training, to be scored by average precision; 0: none."""
+
+    on: Literal["held_out", "val"] = "held_out"
+    """Score on the training pictures that are held out, so that the validation pictures stay
+    unseen until the end, or on those."""
+
+    longest_px: int | None = Field(default=None, ge=64)
+    """Size at which pictures are scored; None: their own."""
+
+
+class Round:
+    """A round of the finals: a queue of candidates, shared by all processes of the search."""
+
+    def __init__(self, study: "Study", work: Callable[[int], float]) -> None:
+        self.study = study
+        self._work = work
+
+    def enter(self, numbers: Iterable[int]) -> None:
+        """Queue those candidates that are not done, queued or in somebody's hands."""
+        from optuna.trial import TrialState
+
+        alive = {trial.number for trial in running(self.study)}
+        states = (TrialState.COMPLETE, TrialState.WAITING, TrialState.RUNNING)
+        known = {
+            _number_of(trial)
+            for trial in self.study.get_trials(deepcopy=False, states=states)
+            if trial.state != TrialState.RUNNING or trial.number in alive
+        }
+        for number in numbers:
+            if number not in known:
+                self.study.enqueue_trial({}, user_attrs={_CANDIDATE: number})
+
+    def results(self) -> dict[int, float]:
+        """Return the value of each candidate that is done."""
+        return {_number_of(trial): float(trial.values[0]) for trial in finished(self.study)}
+
+    def run(self, numbers: list[int], track: Callable[..., Any], what: str) -> dict[int, float]:
+        """Do what is queued, wait for what others do, and return the values of ``numbers``."""
+        self.enter(numbers)
+        missing = [number for number in numbers if number not in self.results()]
+        for _ in track(self._work_off(numbers), what, total=len(missing)):
+            pass
+        results = self.results()
+        return {number: results[number] for number in numbers}
+
+    def _work_off(self, numbers: list[int]) -> Iterable[int]:
+        while set(numbers) - set(self.results()):
+            number = self._next()
+            if number is not None:
+                yield number
+            else:
+                # Somebody else is at it; should that process die, its work is queued again.
+                time.sleep(_POLL_SECONDS)
+                self.enter(numbers)
+
+    def _next(self) -> int | None:
+        """Do one queued candidate; None if there is none."""
+        from optuna.trial import TrialState
+
+        if not self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            return None
+        trial = self.study.ask()
+        number = trial.user_attrs.get(_CANDIDATE)
+        if number is None:
+            # Another process was quicker, and Optuna has begun a trial of nothing.
+            self.study.tell(trial, state=TrialState.FAIL)
+            return None
+        for name, note in owner().items():
+            trial.set_user_attr(name, note)
+        try:
+            value = self._work(number)
+        except BaseException:
+            self.study.tell(trial, state=TrialState.FAIL)
+            raise
+        self.study.tell(trial, value)
+        return int(number)
+
+
+def _number_of(trial: "FrozenTrial") -> int:
+    return int(trial.user_attrs.get(_CANDIDATE, -1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arena:
+    """Where the finals of a search take place."""
+
+    finals: Finals
+    ground: Ground
+    context: Context
+
+    def train(self, candidate: Candidate, crops: Repeated) -> float:
+        """Train a candidate, keep it, and return its held-out loss."""
+        detector = self.ground.cut(candidate.widths)
+        recalibrate_(detector, self.ground.bench.calibration)
+        self.finals.training(detector, crops, self.ground.bench)
+        save(detector, self._path(candidate))
+        return self.ground.bench.loss(detector)
+
+    def trained(self, candidate: Candidate) -> Detector | None:
+        """Return a candidate as its training has left it; None if another machine has it."""
+        path = self._path(candidate)
+        return load_checkpoint(path).detector if path.exists() else None
+
+    def plain(self, candidate: Candidate) -> Detector:
+        """Return a candidate that was cut, with batch norms that fit."""
+        detector = self.ground.cut(candidate.widths)
+        recalibrate_(detector, self.ground.bench.calibration)
+        return detector
+
+    def precision(self, detector: Detector) -> float:
+        """Return the mean average precision over the subsets of the scored pictures."""
+        source = self.context.source
+        assert source is not None
+        if self.finals.on == "val":
+            pictures = source.pictures("val")
+            truth = truth_of(pictures, source.folder())
+        else:
+            pictures = self.ground.bench.check
+            truth = Truth.of(pictures)
+        longest = self.finals.longest_px
+        evaluation = evaluate(
+            pipeline(detector, device=self.ground.bench.device),
+            pictures,
+            truth,
+            rule=DEFAULT_RULE if longest is None else Longest(longest_px=longest),
+            resamples=0,
+        )
+        found = [subset.average_precision or 0.0 for subset in evaluation.subsets]
+        return sum(found) / len(found)
+
+    def _path(self, candidate: Candidate) -> Path:
+        return self.context.folder / "finalists" / f"{candidate.number:05d}.safetensors"

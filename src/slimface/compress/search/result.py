@@ -1,0 +1,137 @@
+"""Result: what a search has found, as it is recorded."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import Field
+
+from slimface.compress.search.candidates import Candidate, Ground
+from slimface.core.budget import Budget
+from slimface.core.value import Value
+
+if TYPE_CHECKING:
+    from slimface.compress.search.step import Search
+
+
+class Found(Value):
+    """One candidate."""
+
+    number: int
+    """Of its trial in the study."""
+
+    loss: float
+    """By the proxy: lower is better."""
+
+    costs: tuple[float, ...]
+    """In the order of the budgets."""
+
+    rates: dict[str, float]
+    """Share of its channels that each variable has lost, after the projection."""
+
+    widths: tuple[int, ...]
+    """Of the coupled groups, in the order of ``groups``."""
+
+    trained_loss: float | None = None
+    average_precision: float | None = None
+
+
+class Finding(Value):
+    """What a search has found."""
+
+    kind: Literal["search"] = "search"
+    model: str
+    budgets: tuple[Budget, ...]
+    before: tuple[float, ...]
+    """Cost of the whole model, in the order of the budgets."""
+
+    limits: tuple[float, ...]
+    parent_loss: float
+    """Of the whole model, by the same proxy."""
+
+    groups: tuple[str, ...]
+    """The coupled groups."""
+
+    sizes: tuple[int, ...]
+    """Their channels before any cut."""
+
+    decided_by: Literal["proxy", "training", "average precision"]
+    best: Found
+    front: tuple[Found, ...]
+    """Candidates that no other beats in loss and in the first cost, cheapest first."""
+
+    finalists: tuple[Found, ...]
+    """Those trained or scored, best first."""
+
+    losses: tuple[float, ...] = Field(repr=False)
+    """By the proxy, of all candidates in their order."""
+
+    points: tuple[float, ...] = Field(repr=False)
+    """First cost of all candidates in their order."""
+
+
+def tell(
+    search: "Search",
+    ground: Ground,
+    candidates: Sequence[Candidate],
+    trained: Mapping[int, float],
+    scored: Mapping[int, float],
+) -> Finding:
+    """Put together what a search has found; ``best`` is decided by the dearest sign there is."""
+
+    def found(one: Candidate) -> Found:
+        return Found(
+            number=one.number,
+            loss=one.loss,
+            costs=one.costs,
+            rates=ground.space.values(one.widths),
+            widths=tuple(one.widths.astype(int).tolist()),
+            trained_loss=trained.get(one.number),
+            average_precision=scored.get(one.number),
+        )
+
+    bounds = ground.surface.bounds
+    meeting = [
+        one
+        for one in candidates
+        if all(cost <= bound.limit for cost, bound in zip(one.costs, bounds, strict=True))
+    ]
+    finalists = sorted(
+        (one for one in meeting if one.number in trained or one.number in scored),
+        key=lambda one: _rank(one, trained, scored),
+    )
+    best = finalists[0] if finalists else min(meeting, key=lambda one: one.loss)
+    return Finding(
+        model=ground.detector.spec.name,
+        budgets=search.budgets,
+        before=tuple(bound.before for bound in bounds),
+        limits=tuple(bound.limit for bound in bounds),
+        parent_loss=ground.bench.parent_loss,
+        groups=ground.surface.costs.names,
+        sizes=tuple(ground.surface.costs.sizes.tolist()),
+        decided_by="average precision" if scored else "training" if trained else "proxy",
+        best=found(best),
+        front=tuple(found(one) for one in _front(candidates)),
+        finalists=tuple(found(one) for one in finalists),
+        losses=tuple(one.loss for one in candidates),
+        points=tuple(one.costs[0] for one in candidates),
+    )
+
+
+def _rank(
+    one: Candidate, trained: Mapping[int, float], scored: Mapping[int, float]
+) -> tuple[float, float, float]:
+    """Scored ones come before trained ones, whatever their loss."""
+    return (
+        -scored.get(one.number, -1.0),
+        trained.get(one.number, np.inf),
+        one.loss,
+    )
+
+
+def _front(candidates: Sequence[Candidate]) -> list[Candidate]:
+    front: list[Candidate] = []
+    for one in sorted(candidates, key=lambda one: (one.costs[0], one.loss)):
+        if not front or one.loss < front[-1].loss:
+            front.append(one)
+    return front

@@ -1,0 +1,219 @@
+"""Search: the step that finds the rates that lose least under a budget, and cuts by them."""
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from slimface.compress.prune.allocate import CostAware, Global
+from slimface.compress.prune.importance import DATA_DRIVEN, Fpgm, Importance, importances
+from slimface.compress.prune.step import Look
+from slimface.compress.search.bounds import bounds_of
+from slimface.compress.search.candidates import (
+    Candidate,
+    Course,
+    Ground,
+    candidates_of,
+    draw,
+    propose,
+)
+from slimface.compress.search.finalists import Arena, Finals, Round
+from slimface.compress.search.proxy import Proxy
+from slimface.compress.search.result import Finding, tell
+from slimface.compress.search.samplers import Sampler
+from slimface.compress.search.space import Space, Variables
+from slimface.compress.search.study import JOURNAL, open_study
+from slimface.compress.search.surface import Surface
+from slimface.core.budget import Budget
+from slimface.core.value import Value
+from slimface.errors import UsageError
+from slimface.model.channels import channel_groups
+from slimface.model.checkpoint import fingerprint
+from slimface.model.cost import cost_model
+from slimface.model.detector import Detector
+from slimface.step import Context
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+log = logging.getLogger(__name__)
+
+Rate = Annotated[float, Field(ge=0, le=1)]
+
+
+class Search(Value):
+    """Search the rate of each part of a detector, under one or several budgets.
+
+    Every draw is projected onto the budgets, so none is wasted. A proxy judges all candidates, the
+    best of them are trained shortly, and the best of these scored by average precision. All that
+    is finished stays in an Optuna study: a killed search goes on, and several processes or
+    machines may share it.
+    """
+
+    kind: Literal["search"] = "search"
+    budgets: tuple[Budget, ...] = Field(min_length=1)
+    """All have to be met."""
+
+    trials: int = Field(default=1000, gt=0)
+    """Different candidates to judge, over all processes."""
+
+    sampler: Sampler = "tpe"
+    warmup: int = Field(default=60, ge=0)
+    """Candidates drawn at random before the sampler learns from them."""
+
+    importance: Importance = Fpgm()
+    look: Look = Look()
+    """Used by the importances that need pictures."""
+
+    variables: Variables = 24
+    """What gets a rate of its own: a number of parts, a published division, or layers by name."""
+
+    max_rate: float = Field(default=0.9, gt=0, lt=1)
+    """Share of a coupled group that may go at most."""
+
+    multiple_of: int = Field(default=1, gt=0)
+    starts: tuple[dict[str, Rate], ...] = ()
+    """Rates by variable to be tried first, beside those of the plain allocators."""
+
+    proxy: Proxy = Proxy()
+    finals: Finals = Finals()
+    front: bool = False
+    """Search the whole front between the first budget and the untouched model: loss against that
+    budget's cost. What is returned meets the budget all the same."""
+
+    minutes: float | None = Field(default=None, gt=0)
+    """Draw no further candidate after this time, in this process."""
+
+    storage: str = ""
+    """URL of a database that several machines share; empty: a file in the run folder."""
+
+    study: str = "slimface"
+    """Name of the study in its storage."""
+
+    height_px: int = 480
+    """Input height for which MACs are counted, unless a budget names another."""
+
+    width_px: int = 640
+
+    def __call__(self, detector: Detector, context: Context) -> Detector:
+        """Return the best candidate, after its short training if there was one.
+
+        Raises:
+            BudgetError: The budgets cannot be met.
+            CheckpointError: The weights are damaged.
+            ProtocolError: The study is of another model, other pictures or other settings.
+            TraceError: The channels of the detector cannot be followed.
+            UsageError: There are no pictures, or a name fits no layer.
+        """
+        finding, best = self.find(detector, context)
+        context.record("search", finding)
+        return best
+
+    def find(self, detector: Detector, context: Context) -> tuple[Finding, Detector]:
+        """As calling the step; return what was found along with the best candidate."""
+        ground = self.ground(detector, context)
+        study = self._open("", ground, context)
+        propose(study, ground.space, self.proposals(ground))
+        left = max(self.trials - len(candidates_of(study)), 0)
+        for _ in context.track(draw(study, ground, self._course(context)), "searching", total=left):
+            pass
+        candidates = candidates_of(study)
+        if not candidates:
+            raise UsageError(
+                "The time was over before the first candidate was judged.\nAllow more minutes."
+            )
+        arena = Arena(self.finals, ground, context)
+        trained, scored = self._finals(arena, study, candidates)
+        finding = tell(self, ground, candidates, trained, scored)
+        best = next(one for one in candidates if one.number == finding.best.number)
+        return finding, arena.trained(best) or arena.plain(best)
+
+    def ground(self, detector: Detector, context: Context) -> Ground:
+        """Check everything that can be checked before the first candidate, and cut the crops.
+
+        Raises:
+            BudgetError, CheckpointError, TraceError, UsageError: As calling the step.
+        """
+        detector = detector.eval()
+        groups = channel_groups(detector)
+        costs = cost_model(detector, groups, self.height_px, self.width_px)
+        space = Space.over(groups, costs, self.variables)
+        bounds = bounds_of(self.budgets, detector, groups, costs)
+        surface = Surface.of(costs, bounds, max_rate=self.max_rate, multiple_of=self.multiple_of)
+        probe = self.look(context) if isinstance(self.importance, DATA_DRIVEN) else None
+        scores = importances(detector, groups, self.importance, probe)
+        bench = self.proxy.bench(detector, context)
+        return Ground(detector, groups, scores, space, surface, bench)
+
+    def _open(self, part: str, ground: Ground, context: Context) -> "Study":
+        pictures = ground.bench.learn.fingerprint() + ground.bench.check.fingerprint()
+        settings = self.model_copy(update=_FREE | ({} if part else {"finals": Finals()}))
+        return open_study(
+            self.storage or context.folder / JOURNAL,
+            f"{self.study}-{part}" if part else self.study,
+            {
+                "model": fingerprint(ground.detector),
+                "pictures": pictures,
+                "settings": settings.fingerprint(),
+            },
+            _DIRECTIONS.get(part, ("minimize",) * (1 + self.front)),
+        )
+
+    def _course(self, context: Context) -> Course:
+        return Course(
+            self.trials, self.sampler, self.warmup, context.seed, self.minutes, self.front
+        )
+
+    def proposals(self, ground: Ground) -> list[Mapping[str, float]]:
+        """Rates that the plain allocators come to, then those that were asked for."""
+        surface, costs = ground.surface, ground.surface.costs
+        same = np.ones(len(costs.names))
+        starts: list[Mapping[str, float]] = [ground.space.values(surface.place(same))]
+        gone = 1 - surface.place(same).sum() / costs.sizes.sum()
+        for rule in (Global(rate=float(gone)), CostAware(rate=float(gone))):
+            removed = rule(ground.groups, ground.scores, costs)
+            widths = costs.sizes - np.array([removed[name] for name in costs.names])
+            starts.append(ground.space.values(widths.astype(np.float64)))
+        return [*starts, *self.starts]
+
+    def _finals(
+        self, arena: Arena, study: "Study", candidates: list[Candidate]
+    ) -> tuple[dict[int, float], dict[int, float]]:
+        """Train and score the best; numbers of candidates -> loss, and -> average precision."""
+        by_number = {candidate.number: candidate for candidate in candidates}
+        meeting = [one for one in candidates if _meets(arena.ground.surface, one)]
+        best = [one.number for one in sorted(meeting, key=lambda one: one.loss)]
+        track = arena.context.track
+        trained: dict[int, float] = {}
+        if self.finals.trained:
+            crops = self.finals.training.crops(arena.ground.bench, arena.context)
+            (arena.context.folder / "finalists").mkdir(exist_ok=True)
+            training = Round(
+                self._open("trained", arena.ground, arena.context),
+                lambda number: arena.train(by_number[number], crops),
+            )
+            trained = training.run(best[: self.finals.trained], track, "training the best")
+            best = sorted(trained, key=trained.__getitem__)
+        if not self.finals.verified:
+            return trained, {}
+
+        def score(number: int) -> float:
+            candidate = by_number[number]
+            return arena.precision(arena.trained(candidate) or arena.plain(candidate))
+
+        scoring = Round(self._open("verified", arena.ground, arena.context), score)
+        return trained, scoring.run(best[: self.finals.verified], track, "scoring the best")
+
+
+_FREE = {"trials": 1, "minutes": None, "storage": "", "study": "", "warmup": 0, "sampler": "tpe"}
+"""Settings that may change when a search goes on, as whatever they are set to here."""
+
+_DIRECTIONS = {"trained": ("minimize",), "verified": ("maximize",)}
+
+
+def _meets(surface: Surface, candidate: Candidate) -> bool:
+    return all(
+        cost <= bound.limit for bound, cost in zip(surface.bounds, candidate.costs, strict=True)
+    )
