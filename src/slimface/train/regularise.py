@@ -6,7 +6,7 @@ it passes, and the weights by which others read it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from slimface.data.batches import Batch
 from slimface.errors import UsageError
 from slimface.model.channels import ChannelGroup
-from slimface.model.detector import Detector, RawTensors
+from slimface.model.network import Network
 from slimface.train.around import Around, Bound, groups_of
 from slimface.train.criterion import Criterion, Loss
 
@@ -36,7 +35,7 @@ class GroupLasso(Around):
     kind: Literal["group_lasso"] = "group_lasso"
     weight: float = Field(default=2e-6, ge=0)
 
-    def bound(self, detector: Detector, of: Criterion) -> Bound:
+    def bound(self, detector: Network, of: Criterion) -> Bound:
         """Follow the channels."""
         groups = [group for group in groups_of(detector) if group.prunable]
         parts = [_Part.of(detector, group) for group in groups]
@@ -62,7 +61,7 @@ class GrowingL2(Around):
     epochs: int = Field(gt=0)
     """How long the weight rises; it reaches the ceiling in the last of them."""
 
-    def bound(self, detector: Detector, of: Criterion) -> Bound:
+    def bound(self, detector: Network, of: Criterion) -> Bound:
         """Find the channels.
 
         Raises:
@@ -93,7 +92,7 @@ class _Part:
 
     @classmethod
     def of(
-        cls, detector: Detector, group: ChannelGroup, channels: Sequence[int] | None = None
+        cls, detector: Network, group: ChannelGroup, channels: Sequence[int] | None = None
     ) -> "_Part":
         chosen = list(range(group.size)) if channels is None else list(channels)
         places, count = [], 0
@@ -127,7 +126,7 @@ class _Lasso(Bound):
         super().__init__(of)
         self.parts, self.weight = parts, weight
 
-    def __call__(self, detector: Detector, raw: RawTensors, batch: Batch) -> Loss:
+    def __call__(self, detector: Network, raw: Any, batch: Any) -> Loss:
         inner = self.of(detector, raw, batch)
         parameters = dict(detector.named_parameters())
         # The root of zero has no gradient.
@@ -146,7 +145,7 @@ class _Growing(Bound):
     def begin_epoch(self, index: int) -> None:
         self.weight = self.ceiling * min((index + 1) / self.epochs, 1.0)
 
-    def __call__(self, detector: Detector, raw: RawTensors, batch: Batch) -> Loss:
+    def __call__(self, detector: Network, raw: Any, batch: Any) -> Loss:
         inner = self.of(detector, raw, batch)
         if not self.parts:
             return inner
