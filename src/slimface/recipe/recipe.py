@@ -13,6 +13,7 @@ from slimface.compress.prune.iterative import IterativePrune
 from slimface.compress.prune.reinit import Reinit
 from slimface.compress.prune.soft import SoftPrune
 from slimface.compress.prune.step import Prune
+from slimface.compress.search.step import Search
 from slimface.compress.shrink.step import Shrink
 from slimface.core.value import Value
 from slimface.data.source import DrawnScenes, Source
@@ -28,6 +29,7 @@ AnyStep = Annotated[
     | SoftPrune
     | FadeOut
     | Reinit
+    | Search
     | Shrink
     | Evaluate
     | Export
