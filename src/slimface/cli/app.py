@@ -26,6 +26,7 @@ from slimface.cli.profile import profile
 from slimface.cli.prune import prune
 from slimface.cli.report import report
 from slimface.cli.run import run_command
+from slimface.cli.serve import serve
 from slimface.cli.shrink import shrink
 from slimface.cli.train import train
 from slimface.cli.zoo import zoo
@@ -80,6 +81,7 @@ app.command("profile")(profile)
 app.command("export")(export)
 app.command("parity")(parity)
 app.command("benchmark")(benchmark)
+app.command("serve")(serve)
 app.command("run")(run_command)
 app.command("report")(report)
 app.add_typer(demo, name="demo")

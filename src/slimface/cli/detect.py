@@ -253,7 +253,7 @@ class Session:
             from slimface.data.formats import as_json as rows
 
             pictures = [
-                {**rows(picture), "ms": _milliseconds(timing)}
+                {**rows(picture), "ms": timing.as_row()}
                 for picture, timing in zip(self.found, self.timings, strict=True)
             ]
             failed = [{"name": name, "error": str(error)} for name, error in self.failures]
@@ -293,23 +293,13 @@ class Session:
         room = max(20, console.width - 55)
         for picture, timing in list(zip(self.found, self.timings, strict=True))[:MAX_ROWS]:
             name = picture.name if len(picture.name) <= room else f"…{picture.name[1 - room :]}"
-            times = [f"{value:.1f}" for value in _milliseconds(timing).values()]
+            times = [f"{value:.1f}" for value in timing.as_row().values()]
             yield [name, str(len(picture.faces)), *times]
         if len(self.found) > MAX_ROWS:
             yield [f"… {len(self.found) - MAX_ROWS} more", *[""] * 6]
         if len(self.found) > 1:
             faces = sum(len(picture.faces) for picture in self.found)
-            columns = zip(*(_milliseconds(t).values() for t in self.timings), strict=True)
+            columns = zip(*(t.as_row().values() for t in self.timings), strict=True)
             medians = [f"{statistics.median(column):.1f}" for column in columns]
             yield [f"{len(self.found)} pictures", str(faces), *medians]
 
-
-def _milliseconds(timing: "Timing") -> dict[str, float]:
-    named = {
-        "read": timing.read_ms,
-        "resize": timing.resize_ms,
-        "network": timing.network_ms,
-        "decode": timing.decode_ms,
-        "total": timing.total_ms,
-    }
-    return {name: round(value, 3) for name, value in named.items()}

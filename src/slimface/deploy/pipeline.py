@@ -115,6 +115,17 @@ class Timing:
     def total_ms(self) -> float:
         return self.read_ms + self.resize_ms + self.network_ms + self.decode_ms
 
+    def as_row(self) -> dict[str, float]:
+        """Return the milliseconds by name, rounded for people and JSON."""
+        parts = {
+            "read": self.read_ms,
+            "resize": self.resize_ms,
+            "network": self.network_ms,
+            "decode": self.decode_ms,
+            "total": self.total_ms,
+        }
+        return {name: round(value, 3) for name, value in parts.items()}
+
 
 class Predictor(Protocol):
     """Anything that finds faces: a torch module in training or a file on a phone alike."""

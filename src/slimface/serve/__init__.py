@@ -1,0 +1,1 @@
+"""Serve: a detector behind HTTP. Picture in, faces out, and limits on everything."""
