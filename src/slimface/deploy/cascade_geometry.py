@@ -53,6 +53,11 @@ class Geometry:
         corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2] + 1)
         return corners
 
+    def boxes_of_windows(self, windows: Floats) -> Floats:
+        """Return the boxes of which a net sees these windows: the inverse of ``windows``."""
+        end = np.array([1, 1, 0, 0] if self.spec.crop == "cut" else [0, 0, -1, -1], np.float32)
+        return windows + end
+
     def moved(self, boxes: Floats, offsets: Floats, net: int) -> Floats:
         """Return the boxes where a net's offsets put them."""
         return boxes + offsets * self._sides(boxes, net)
