@@ -4,8 +4,8 @@ r"""What a teacher is worth: EResFD cut to 40 % of its MACs, trained with and wi
         python benchmarks/distil.py --epochs 2 --seeds 0 1 2
 
 Both ways start from the same cut, see the same crops of the 1,500 training pictures in the same
-order, and are scored on the 120 validation pictures. The gain is that of pairs of one seed; its 95 %
-interval is Student's. What is finished is not repeated.
+order, and are scored on the 120 validation pictures. The gain is that of pairs of one seed; its
+95 % interval is Student's. What is finished is not repeated.
 """
 
 import argparse
