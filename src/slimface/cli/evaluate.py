@@ -15,7 +15,7 @@ from slimface.errors import DataError, UsageError
 from slimface.files import write_text
 
 if TYPE_CHECKING:
-    from slimface.core.record import Evaluation, InputRule, SubsetResult
+    from slimface.core.record import Evaluation, InputRule, LandmarkError, SubsetResult
     from slimface.data.pictures import PictureSet
     from slimface.evaluate.truth import Truth
 
@@ -64,6 +64,10 @@ def evaluate(
     cap: Annotated[
         int | None, typer.Option(min=1, help="Most faces a picture.", show_default="750")
     ] = None,
+    landmarks: Annotated[
+        bool,
+        typer.Option("--landmarks", help="Measure the landmarks of found faces, too."),
+    ] = False,
     predictions: Annotated[
         Path | None, typer.Option(help="Score this folder of event/name.txt instead of a model.")
     ] = None,
@@ -95,6 +99,8 @@ def evaluate(
     """
     if (model is None) == (predictions is None):
         raise UsageError("Name a model, or give --predictions DIR: one of the two.")
+    if predictions is not None and landmarks:
+        raise UsageError("Predictions in files have no landmarks.\nLeave --landmarks out.")
     if predictions is not None and (folder or save_predictions):
         raise UsageError(
             "--folder and --save-predictions keep what a model finds; with --predictions there is "
@@ -131,7 +137,8 @@ def evaluate(
     else:
         evaluation, kept = _evaluate_model(
             str(model), pictures, faces, given, threads, device,
-            folder=folder, save_predictions=save_predictions, workers=workers, command=command,
+            folder=folder, save_predictions=save_predictions, workers=workers, landmarks=landmarks,
+            command=command,
         )  # fmt: skip
     if out is not None:
         _write(evaluation, out)
@@ -259,6 +266,8 @@ def show(evaluation: "Evaluation") -> None:
         ["height", "AP", "faces", "protocol"],
         [[name, figure, faces, stamp] for name, figure, _, faces, stamp in rows],
     )
+    if evaluation.landmarks is not None:
+        _show_landmarks(evaluation.landmarks, evaluation.stamp)
     terms = [
         f"score >= {protocol.score_floor:g}" if protocol.score_floor is not None else "",
         f"NMS {protocol.nms_overlap:g}" if protocol.nms_overlap is not None else "",
@@ -272,6 +281,19 @@ def show(evaluation: "Evaluation") -> None:
             f"Only {protocol.pictures} of {protocol.pictures_in_truth} pictures were scored: "
             f"this is no figure for {protocol.truth}."
         )
+
+
+def _show_landmarks(error: "LandmarkError", stamp: str) -> None:
+    def percent(value: float | None) -> str:
+        return "?" if value is None else f"{100 * value:.2f}"
+
+    faces = f"{error.faces} of {error.annotated}"
+    print_table(
+        f"Landmarks of faces found (overlap {error.match_overlap:g}), in percent of the distance "
+        "between the eyes",
+        ["mean error", "median", f"above {100 * error.failure_above:g}", "faces", "protocol"],
+        [[percent(error.mean), percent(error.median), percent(error.failures), faces, stamp]],
+    )
 
 
 def _row(result: "SubsetResult", stamp: str) -> list[str]:

@@ -145,6 +145,31 @@ class SubsetResult(Value):
     curve: PrecisionRecall | None = None
 
 
+class LandmarkError(Value):
+    """How far the landmarks of found faces are from the annotated ones.
+
+    Distances are means over the five points of a face, in fractions of the distance between its
+    eyes.
+    """
+
+    mean: float | None = Field(ge=0)
+    """Over ``faces``; None where none was found."""
+
+    median: float | None = Field(ge=0)
+    failures: Fraction | None
+    """Share of ``faces`` with a distance above ``failure_above``."""
+
+    failure_above: float = Field(gt=0)
+    faces: int = Field(ge=0)
+    """Annotated faces with five landmarks that were found."""
+
+    annotated: int = Field(ge=0)
+    """Annotated faces with five landmarks."""
+
+    match_overlap: Fraction
+    """Overlap of the boxes from which a face counts as found."""
+
+
 class Evaluation(Value):
     """How well a model found faces, with all that is needed to believe or repeat the figure."""
 
@@ -159,6 +184,9 @@ class Evaluation(Value):
     subsets: tuple[SubsetResult, ...]
     by_height: tuple[SubsetResult, ...] = ()
     """The faces of all subsets by their height in pixels of the original picture."""
+
+    landmarks: LandmarkError | None = None
+    """None where it was not asked for."""
 
     detections: int = Field(ge=0)
     """Boxes that were scored."""

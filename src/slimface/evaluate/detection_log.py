@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from slimface.core.faces import Faces, Floats
+from slimface.core.faces import LANDMARK_NAMES, Faces, Floats
 from slimface.core.record import Protocol
 from slimface.errors import DataError, ProtocolError, RecipeError
 from slimface.files import write_text
@@ -28,7 +28,7 @@ class Detected(NamedTuple):
 class DetectionLog:
     """A file that grows by a line a picture; the first line says which model and protocol.
 
-    Boxes and scores are stored exactly. A last line that was cut off by a kill is dropped.
+    Boxes, scores and landmarks are stored exactly. A last line cut off by a kill is dropped.
     """
 
     def __init__(self, folder: Path, model_fingerprint: str, protocol: Protocol) -> None:
@@ -64,6 +64,8 @@ class DetectionLog:
             "boxes": _encode(faces.boxes),
             "scores": _encode(faces.scores),
         }
+        if faces.landmarks is not None:
+            row["landmarks"] = _encode(faces.landmarks)
         self._file.write(json.dumps(row).encode() + b"\n")
         self._file.flush()
         self.detected[name] = detected
@@ -78,8 +80,7 @@ class DetectionLog:
                 if number == 1:
                     self._check(row, model_fingerprint, protocol)
                 else:
-                    faces = Faces(_decode(row["boxes"]).reshape(-1, 4), _decode(row["scores"]))
-                    self.detected[row["picture"]] = Detected(faces, float(row["seconds"]))
+                    self.detected[row["picture"]] = Detected(_faces(row), float(row["seconds"]))
             except ProtocolError:
                 raise
             except (ValueError, KeyError, TypeError) as error:
@@ -113,6 +114,15 @@ class DetectionLog:
                 f"{self.path} was made by another protocol: {field} is {theirs}, not {ours}.\n"
                 "Choose another --folder, or delete this one."
             )
+
+
+def _faces(row: Any) -> Faces:
+    points = row.get("landmarks")
+    return Faces(
+        _decode(row["boxes"]).reshape(-1, 4),
+        _decode(row["scores"]),
+        None if points is None else _decode(points).reshape(-1, len(LANDMARK_NAMES), 2),
+    )
 
 
 def _encode(array: Floats) -> str:

@@ -26,6 +26,7 @@ from slimface.deploy.pipeline import Picture, Predictor, Settings
 from slimface.errors import UsageError
 from slimface.evaluate.bootstrap import RESAMPLES
 from slimface.evaluate.detection_log import Detected, DetectionLog
+from slimface.evaluate.landmarks import landmark_error
 from slimface.evaluate.multiscale import detect_multiscale
 from slimface.evaluate.predictions import write_predictions
 from slimface.evaluate.scoring import protocol_of, score
@@ -57,6 +58,7 @@ def evaluate(
     progress: Callable[..., Iterable[Any]] | None = None,
     workers: int = 1,
     resamples: int = RESAMPLES,
+    landmarks: bool = False,
     command: Sequence[str] = (),
 ) -> Evaluation:
     """Find faces on pictures and score them.
@@ -77,15 +79,19 @@ def evaluate(
         progress: Called as ``progress(items, description, total=n)``; hands the items on.
         workers: Threads that detect; only for predictors that may be called from several.
         resamples: Draws of the bootstrap; 0 for no intervals.
+        landmarks: Measure the landmarks of found faces, too, against those of ``pictures``.
         command: The command line, for the record.
 
     Raises:
         DataError: There is no picture, a picture is not in the truth, or cannot be read.
         ProtocolError: ``folder`` belongs to another model or protocol.
-        UsageError: The rule does not describe an input, or the model cannot be told from others.
+        UsageError: The rule does not describe an input, the model cannot be told from others, or
+            it has no landmarks to measure.
     """
     if isinstance(rule, External):
         raise UsageError(_EXTERNAL)
+    if landmarks:
+        _check_landmarks(predictor, rule)
     truth = truth.restricted(one.name for one in pictures)
     settings = Settings(score_floor=score_floor, nms_overlap=nms_overlap, pre_nms=pre_nms, cap=cap)
     protocol = protocol_of(truth, rule, settings)
@@ -108,7 +114,7 @@ def evaluate(
     detections = [found[name].faces for name in truth.names]
     if save_predictions is not None:
         write_predictions(save_predictions, truth.names, detections)
-    return score(
+    evaluation = score(
         detections,
         truth,
         protocol,
@@ -118,6 +124,24 @@ def evaluate(
         resamples=resamples,
         command=command,
     )
+    if not landmarks:
+        return evaluation
+    annotated = {one.name: one.faces for one in pictures}
+    error = landmark_error(detections, [annotated[name] for name in truth.names])
+    return evaluation.model_copy(update={"landmarks": error})
+
+
+def _check_landmarks(predictor: Predictor, rule: InputRule) -> None:
+    if not predictor.spec.landmarks:
+        raise UsageError(
+            f"{predictor.spec.name} finds boxes without landmarks.\n"
+            "Leave --landmarks out, or choose a detector that finds them."
+        )
+    if isinstance(rule, Multiscale):
+        raise UsageError(
+            "Voting over several sizes keeps boxes, not landmarks.\n"
+            "Measure landmarks with --input original or longest:N."
+        )
 
 
 def detect(predictor: Predictor, picture: Picture, settings: Settings, rule: InputRule) -> Faces:

@@ -28,6 +28,8 @@ class Evaluate(Value):
     score_floor: float = Field(default=0.05, ge=0, le=1)
     nms_overlap: float = Field(default=0.3, gt=0, le=1)
     cap: int = Field(default=750, gt=0)
+    landmarks: bool = False
+    """Whether to measure the landmarks, too, where the pictures have them annotated."""
 
     def __call__(self, detector: Detector, context: Context) -> Detector:
         """Record the evaluation and return the detector as it came."""
@@ -42,6 +44,7 @@ class Evaluate(Value):
             score_floor=self.score_floor,
             nms_overlap=self.nms_overlap,
             cap=self.cap,
+            landmarks=self.landmarks,
             folder=context.folder / "detections",
             progress=context.track,
         )
