@@ -9,7 +9,6 @@ from slimface.compress.prune.step import Prune
 from slimface.data.source import DrawnScenes
 from slimface.errors import RecipeError
 from slimface.recipe.recipe import Recipe, read_recipe, write_recipe
-from slimface.recipe.shipped import find_recipe, shipped_recipes
 from slimface.train.schedule import Schedule
 from slimface.train.step import Train
 
@@ -95,24 +94,8 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, content: bytes, says: str)
         read_recipe(path)
 
 
-def test_a_recipe_that_is_not_there_is_answered_with_the_nearest() -> None:
-    with pytest.raises(RecipeError, match="Did you mean 'demo'"):
-        find_recipe(Path("dmo"))
-
-
 def test_yaml_that_would_run_code_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "evil.yaml"
     path.write_text("name: !!python/object/apply:os.system ['true']\n")
     with pytest.raises(RecipeError, match="is not YAML"):
         read_recipe(path)
-
-
-@pytest.mark.parametrize("name", sorted(shipped_recipes()))
-def test_every_shipped_recipe_makes_sense_and_says_what_it_is_for(name: str) -> None:
-    path = find_recipe(Path(name))
-    recipe = read_recipe(path)
-    assert recipe.name == name == path.stem
-    assert recipe.about
-    first = path.read_text().splitlines()[0]
-    assert first.startswith("# "), "a shipped recipe opens with what it reproduces"
-    assert read_recipe(path) == Recipe.parse(yaml.safe_load(write_recipe(recipe)), where=name)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slimface.cli.console import diary, print_json, print_table, track
+from slimface.errors import UsageError
 
 if TYPE_CHECKING:
     from slimface.recipe.recipe import AnyStep, Recipe
@@ -28,7 +29,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON to standard
 
 
 def run_command(
-    recipe: Annotated[Path, typer.Argument(help="YAML file, or the name of a shipped recipe.")],
+    recipe: Annotated[
+        Path | None, typer.Argument(help="YAML file, or the name of a shipped recipe.")
+    ] = None,
     out: OutOption = None,
     changes: Annotated[
         list[str] | None,
@@ -36,19 +39,89 @@ def run_command(
     ] = None,
     device: DeviceOption = "cpu",
     workers: WorkersOption = 1,
-    dry: Annotated[bool, typer.Option("--dry-run", help="Check everything, do nothing.")] = False,
+    dry: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check everything, show the costs, do nothing."),
+    ] = False,
+    listing: Annotated[bool, typer.Option("--list", help="Show the shipped recipes.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Carry out a recipe; what is already done is not repeated."""
-    from slimface.recipe.recipe import read_recipe, write_recipe
-    from slimface.recipe.shipped import find_recipe
+    from slimface.recipe.shipped import open_recipe
 
-    value = read_recipe(find_recipe(recipe), changes or ())
+    if listing:
+        _list(as_json=json)
+        return
+    if recipe is None:
+        raise UsageError(
+            "No recipe is named.\nName a file, or one of those that `slimface run --list` shows."
+        )
+    value = open_recipe(recipe, changes or ())
     if dry:
-        diary.print(f"{recipe} makes sense: {len(value.steps)} steps.")
-        typer.echo(write_recipe(value), nl=False)
+        _plan(value, as_json=json)
         return
     carry_out(value, out, device=device, workers=workers, as_json=json)
+
+
+def _list(*, as_json: bool) -> None:
+    """Show every shipped recipe; those of one file, which say the same, in one row."""
+    from slimface.recipe.shipped import open_recipe, shipped_recipes
+
+    recipes = [(one, open_recipe(Path(one.name))) for one in shipped_recipes().values()]
+    if as_json:
+        fields = ("name", "about", "reproduces", "differs", "takes", "model")
+        print_json([{field: getattr(recipe, field) for field in fields} for _, recipe in recipes])
+        return
+    files: dict[Path, list[Any]] = {}
+    for one, recipe in recipes:
+        files.setdefault(one.path, []).append(recipe)
+    rows = [
+        ["\n".join(recipe.name for recipe in family), *_said(family[0])]
+        for family in files.values()
+    ]
+    print_table("Recipes", ["name", "what it is"], rows)
+
+
+def _said(recipe: "Recipe") -> list[str]:
+    lines = {
+        "": recipe.about,
+        "Reproduces ": recipe.reproduces,
+        "Differs: ": recipe.differs,
+        "Takes ": recipe.takes,
+    }
+    return [
+        "\n".join(f"{title}{text.strip().rstrip('.')}." for title, text in lines.items() if text)
+    ]
+
+
+def _plan(recipe: "Recipe", *, as_json: bool) -> None:
+    """Show what a recipe will do and what its model will cost."""
+    from dataclasses import asdict
+
+    from slimface.recipe.plan import SIZE_PX, plan
+    from slimface.recipe.recipe import write_recipe
+
+    steps = plan(recipe)
+    if as_json:
+        print_json({"recipe": recipe.model_dump(mode="json"), "plan": [asdict(s) for s in steps]})
+        return
+    rows = [
+        [
+            str(i),
+            s.kind,
+            s.says,
+            f"{s.parameters:,}",
+            f"{s.macs / 1e6:,.1f} M" + "≈" * (not s.exact),
+        ]
+        for i, s in enumerate(steps)
+    ]
+    print_table(
+        recipe.name,
+        ["", "step", "how", "parameters", f"MACs at {SIZE_PX[1]}x{SIZE_PX[0]}"],
+        rows,
+        caption="≈: near it; which channels go, or what is measured, decides",
+    )
+    diary.print(write_recipe(recipe), markup=False)
 
 
 def carry_out(

@@ -20,10 +20,12 @@ from slimface.data.source import DrawnScenes, Source
 from slimface.errors import RecipeError
 from slimface.evaluate.step import Evaluate
 from slimface.export.step import Export
+from slimface.train.nets import TrainNet
 from slimface.train.step import Train
 
 AnyStep = Annotated[
     Train
+    | TrainNet
     | Prune
     | IterativePrune
     | SoftPrune
@@ -39,6 +41,10 @@ AnyStep = Annotated[
 """Everything a recipe may do. Adding a step costs its class and its name here."""
 
 
+FAMILY = "family"
+"""Key of the parameters of a family; see ``recipe.shipped``."""
+
+
 class Recipe(Value):
     """Where to start, on which pictures, and what to do in which order."""
 
@@ -47,6 +53,15 @@ class Recipe(Value):
 
     about: str = ""
     """A sentence for the card."""
+
+    reproduces: str = ""
+    """The published system, where there is one."""
+
+    differs: str = ""
+    """In what it is not as published."""
+
+    takes: str = ""
+    """How long, on which machine."""
 
     model: str = "eresfd"
     """A name of the zoo, or a checkpoint of slimface."""
@@ -73,20 +88,42 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: The file is no YAML, or breaks a rule; every mistake is named.
     """
+    data = read_yaml(read_text(path), where=str(path))
+    for change in overrides:
+        override(data, change)
+    return Recipe.parse(data, where=str(path))
+
+
+def read_text(path: Path) -> str:
+    """Return what a recipe's file holds.
+
+    Raises:
+        RecipeError: It cannot be read, or is no text.
+    """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise RecipeError(
             f"{path}: the recipe cannot be read ({error.strerror}).\n"
-            "`ls recipes/` shows the ones that come with slimface."
+            "`slimface run --list` shows the ones that come with slimface."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise RecipeError(f"{path} is not YAML: {error}\nCorrect it and run it again.") from None
+
+
+def read_yaml(text: str, *, where: str) -> dict[str, Any]:
+    """Read what a recipe's file says, and check nothing yet.
+
+    Raises:
+        RecipeError: It is no YAML, or no mapping.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where} is not YAML: {error}\nCorrect it and run it again.") from None
     if not isinstance(data, dict):
-        raise RecipeError(f"{path} holds no mapping.\nA recipe has name, model, source and steps.")
-    for override in overrides:
-        _override(data, override)
-    return Recipe.parse(data, where=str(path))
+        raise RecipeError(f"{where} holds no mapping.\nA recipe has name, model, source and steps.")
+    return data
 
 
 def write_recipe(recipe: Recipe) -> str:
@@ -96,9 +133,13 @@ def write_recipe(recipe: Recipe) -> str:
     return text
 
 
-def _override(data: Any, override: str) -> None:
-    """Set one value deep inside ``data``."""
-    place, equals, text = override.partition("=")
+def override(data: Any, change: str) -> None:
+    """Set one value deep inside ``data``, as ``place=value`` says.
+
+    Raises:
+        RecipeError: There is no such place.
+    """
+    place, equals, text = change.partition("=")
     keys = place.split(".")
     try:
         if not equals:
@@ -108,6 +149,6 @@ def _override(data: Any, override: str) -> None:
         data[int(keys[-1]) if isinstance(data, list) else keys[-1]] = yaml.safe_load(text)
     except (KeyError, IndexError, ValueError, TypeError, AttributeError):
         raise RecipeError(
-            f"--set {override}: there is no such place in the recipe.\n"
+            f"--set {change}: there is no such place in the recipe.\n"
             "Write it like --set steps.1.allocator.rate=0.4; steps count from 0."
         ) from None

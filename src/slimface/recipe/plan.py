@@ -1,0 +1,130 @@
+"""Plan: what a recipe will do, and what its model will cost after each step, before hours pass."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from slimface.compress.prune.allocate import PerGroup
+from slimface.compress.prune.fade import FadeOut
+from slimface.compress.prune.importance import Random
+from slimface.compress.prune.iterative import IterativePrune
+from slimface.compress.prune.soft import SoftPrune
+from slimface.compress.prune.step import Prune
+from slimface.compress.shrink.step import Shrink
+from slimface.evaluate.step import Evaluate
+from slimface.export.step import Export
+from slimface.loading import CHECKPOINT
+from slimface.model import zoo
+from slimface.model.build import build
+from slimface.model.checkpoint import load_checkpoint
+from slimface.model.detector import Detector
+from slimface.model.profile import profile
+from slimface.recipe.recipe import AnyStep, Recipe
+from slimface.step import Context
+from slimface.train.step import Train
+
+SIZE_PX = (480, 640)
+"""Height and width of the picture that MACs are counted for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A step, and the model as it will be after it."""
+
+    kind: str
+    says: str
+    parameters: int
+    macs: int
+    exact: bool
+    """Whether the costs follow from the widths alone; where channels compete between groups, or
+    are measured, they are near what they will be."""
+
+
+def plan(recipe: Recipe) -> list[Planned]:
+    """Return the steps of a recipe with the costs to expect; no weights and no pictures are read.
+
+    Raises:
+        BudgetError: A budget cannot be met.
+        SlimfaceError: The model cannot be built, or not be followed.
+    """
+    detector, exact = _start(recipe), True
+    lines = [_line("start", recipe.model, detector, exact=True)]
+    for step in recipe.steps:
+        after, sure = _after(step, detector)
+        exact = exact and sure
+        detector = after
+        lines.append(_line(step.kind, _says(step), detector, exact=exact))
+    return lines
+
+
+def _start(recipe: Recipe) -> Detector:
+    path = Path(recipe.model)
+    if path.suffix == CHECKPOINT:
+        return load_checkpoint(path).detector
+    return build(zoo.entry(recipe.model).spec, seed=recipe.seed)
+
+
+def _after(step: AnyStep, detector: Detector) -> tuple[Detector, bool]:
+    """The detector as wide as the step will leave it, and whether that is certain."""
+    match step:
+        case Prune():
+            return _cut(step, detector)
+        case IterativePrune() | SoftPrune() | FadeOut():
+            return _cut(step.prune, detector)
+        case Shrink():
+            # Carriers may stay, which only the weights can tell.
+            return detector, False
+        case _:
+            return detector, True
+
+
+def _cut(step: Prune, detector: Detector) -> tuple[Detector, bool]:
+    """Cut by chance: how many channels each group loses does not depend on which."""
+    chance = step.model_copy(update={"importance": Random()})
+    with TemporaryDirectory() as folder:
+        after = chance(detector, Context(folder=Path(folder)))
+    return after, step.allocator.kind in ("uniform", "per_group")
+
+
+def _line(kind: str, says: str, detector: Detector, *, exact: bool) -> Planned:
+    counted = profile(detector, *SIZE_PX)
+    return Planned(kind, says, counted.parameters, counted.macs, exact)
+
+
+def _says(step: AnyStep) -> str:
+    """The settings that tell a step from others of its kind, in a few words."""
+    match step:
+        case Prune():
+            return _amount(step)
+        case IterativePrune():
+            return f"{_amount(step.prune)}, in {step.rounds} rounds of {_epochs(step.train)}"
+        case SoftPrune():
+            return f"{_amount(step.prune)}, every {step.every} of {_epochs(step.train)}"
+        case FadeOut():
+            return f"{_amount(step.prune)}, over {_epochs(step.train)}"
+        case Train():
+            return _epochs(step)
+        case Evaluate():
+            return f"of the {step.of}"
+        case Export():
+            return step.file
+        case Shrink():
+            return "folded" if step.fold else "exact"
+        case _:
+            return ""
+
+
+def _amount(step: Prune) -> str:
+    allocator = step.allocator
+    if allocator.budget is not None:
+        amount = str(allocator.budget)
+    elif isinstance(allocator, PerGroup):
+        amount = ", ".join(f"{name} {rate:.0%}" for name, rate in allocator.rates.items())
+    else:
+        amount = f"{allocator.rate:.0%} of the channels"
+    return f"{amount} by {step.importance.kind}, {allocator.kind}"
+
+
+def _epochs(step: Train) -> str:
+    size = f" at {step.size_px} px" if hasattr(step, "size_px") else ""
+    return f"{step.schedule.epochs} epochs{size}"
