@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slimface.cli.console import print_json, print_table, track
+from slimface.cli.console import console, print_json, print_table, track
 from slimface.errors import ParityError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from slimface.deploy.pipeline import Picture
     from slimface.export.parity import ParityReport
 
 
@@ -36,10 +39,13 @@ def parity(
     score_drift: Annotated[
         float | None, typer.Option(min=0, max=1, help="Largest difference in score.")
     ] = None,
+    bisect: Annotated[
+        bool, typer.Option("--bisect", help="Name the first layer that departs (torch, ONNX).")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")] = False,
 ) -> None:
     """Compare the faces that two models or files find; exit code 1 if they differ."""
-    from slimface.export.parity import TOLERANCES
+    from slimface.export.parity import TOLERANCES, on_one_canvas
     from slimface.export.parity import parity as compare
     from slimface.export.pictures import SCENES, read_pictures, sample_pictures
     from slimface.loading import load
@@ -50,20 +56,32 @@ def parity(
     limits = TOLERANCES[precision].model_copy(
         update={name: value for name, value in asked.items() if value is not None}
     )
-    seen = read_pictures(pictures, limit=limit) if pictures else sample_pictures(limit or SCENES)
-    report = compare(
-        load(reference),
-        load(candidate),
-        track(seen, "comparing", total=limit),
-        score=score,
-        tolerance=limits,
-        names=(reference, candidate),
-    )
+
+    def seen() -> "Iterator[tuple[str, Picture]]":
+        return (
+            read_pictures(pictures, limit=limit) if pictures else sample_pictures(limit or SCENES)
+        )
+
+    sides = on_one_canvas(load(reference), load(candidate))
+    names = (reference, candidate)
+    shown = track(seen(), "comparing", total=limit)
+    report = compare(*sides, shown, score=score, tolerance=limits, names=names)
+    departure = None
+    if bisect:
+        from slimface.export.bisect import GAPS
+        from slimface.export.bisect import bisect as first_departure
+
+        picture = next(seen())[1]
+        departure = first_departure(*sides, picture, allowed=GAPS[precision], names=names)
     if json:
         verdict = {"agrees": report.agrees, "matched_share": report.matched_share}
-        print_json({**report.model_dump(mode="json"), **verdict})
+        found = {} if departure is None else {"bisect": departure.model_dump(mode="json")}
+        print_json({**report.model_dump(mode="json"), **verdict, **found})
     else:
         show(report)
+        if departure is not None:
+            words = departure.explain()
+            console.print(f"{words[0].upper()}{words[1:]}.", markup=False, soft_wrap=True)
     if not report.agrees:
         raise ParityError(
             f"{report.explain()}.\n"

@@ -66,7 +66,7 @@ def export(
         ParityError: It does not, and was removed.
         UsageError: ``path`` has another suffix than the format, or cannot be written.
     """
-    if path.suffix != form.suffix:
+    if not path.name.endswith(form.suffix):
         raise UsageError(
             f"{path}: the name must end in {form.suffix}.\nWrite {path.with_suffix(form.suffix)}."
         )

@@ -1,4 +1,4 @@
-"""ncnn: a list of layers (``.param``) and their weights (``.bin``), converted by pnnx."""
+"""ncnn: a list of layers (``.ncnn.param``) and their weights (``.ncnn.bin``), converted by pnnx."""
 
 import re
 import subprocess
@@ -29,7 +29,7 @@ class Ncnn(Form):
     precision: Literal["float32", "float16"] = "float32"
     """``float16`` stores the weights in half the bits, and lets processors that can compute so."""
 
-    suffix: ClassVar[str] = ".param"
+    suffix: ClassVar[str] = ".ncnn.param"
     extra: ClassVar[str] = "ncnn"
 
     def write(

@@ -25,7 +25,7 @@ from slimface.core.boxes import overlaps
 from slimface.core.faces import Faces, Floats
 from slimface.core.record import Fraction
 from slimface.core.value import Value
-from slimface.deploy.pipeline import Picture, Predictor, Settings
+from slimface.deploy.pipeline import Picture, Pipeline, Predictor, Settings
 from slimface.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -231,6 +231,29 @@ def parity(
         ),
         worst=tuple(found[:SHOWN]),
     )
+
+
+def on_one_canvas(reference: Pipeline, candidate: Pipeline) -> tuple[Pipeline, Pipeline]:
+    """Feed two models alike where one of them takes inputs of one size only.
+
+    Otherwise a large picture would be made smaller for one side, and what is compared would be the
+    sizes of faces.
+
+    Raises:
+        UsageError: Each takes one size, and not the same.
+    """
+    if None not in (reference.canvas, candidate.canvas) and reference.canvas != candidate.canvas:
+        raise UsageError(
+            f"{reference.name} takes inputs of {_sides(reference.canvas)} only, {candidate.name} "
+            f"of {_sides(candidate.canvas)}.\nExport both for the same --size."
+        )
+    canvas = reference.canvas or candidate.canvas
+    reference.canvas = candidate.canvas = canvas
+    return reference, candidate
+
+
+def _sides(canvas: tuple[int, int] | None) -> str:
+    return "any size" if canvas is None else f"{canvas[1]}x{canvas[0]}"
 
 
 def _partners(ours: Faces, theirs: Faces, iou: float) -> tuple[npt.NDArray[np.intp], Floats]:
