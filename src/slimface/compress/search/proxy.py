@@ -47,10 +47,10 @@ class Proxy(Value):
     """
 
     kind: Literal["adaptive_norms"] = "adaptive_norms"
-    calibration: int = Field(default=64, ge=0)
+    calibration: int = Field(default=32, ge=0)
     """Training crops that the batch norms are estimated on; 0 leaves them as they are."""
 
-    held_out: int = Field(default=128, gt=0)
+    held_out: int = Field(default=64, gt=0)
     """Crops that the loss is taken on."""
 
     size_px: int = Field(default=320, ge=64)
