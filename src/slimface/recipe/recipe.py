@@ -13,6 +13,7 @@ from slimface.compress.prune.iterative import IterativePrune
 from slimface.compress.prune.reinit import Reinit
 from slimface.compress.prune.soft import SoftPrune
 from slimface.compress.prune.step import Prune
+from slimface.compress.search.bfpgm import BFpgm
 from slimface.compress.search.step import Search
 from slimface.compress.shrink.step import Shrink
 from slimface.core.value import Value
@@ -32,6 +33,7 @@ AnyStep = Annotated[
     | FadeOut
     | Reinit
     | Search
+    | BFpgm
     | Shrink
     | Evaluate
     | Export
