@@ -26,6 +26,7 @@ from slimface.cli.profile import profile
 from slimface.cli.prune import prune
 from slimface.cli.report import report
 from slimface.cli.run import run_command
+from slimface.cli.search import search
 from slimface.cli.serve import serve
 from slimface.cli.shrink import shrink
 from slimface.cli.train import train
@@ -77,6 +78,7 @@ app.command("evaluate")(evaluate)
 app.command("compare")(compare)
 app.command("prune")(prune)
 app.command("shrink")(shrink)
+app.command("search")(search)
 app.command("profile")(profile)
 app.command("export")(export)
 app.command("parity")(parity)
