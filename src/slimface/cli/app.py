@@ -19,6 +19,7 @@ from slimface.cli.compare import compare
 from slimface.cli.console import diary
 from slimface.cli.demo import app as demo
 from slimface.cli.detect import detect
+from slimface.cli.doctor import doctor
 from slimface.cli.evaluate import evaluate
 from slimface.cli.export import export
 from slimface.cli.parity import parity
@@ -73,6 +74,7 @@ def options(
 
 app.command("zoo")(zoo)
 app.command("detect")(detect)
+app.command("doctor")(doctor)
 app.command("train")(train)
 app.command("evaluate")(evaluate)
 app.command("compare")(compare)

@@ -55,11 +55,14 @@ class Labelled(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
+    """A line of a ``label.txt``."""
+
     path: Path
     line: int
 
     def fail(self, what: str) -> NoReturn:
+        """Raise the DataError that names this line and explains the format."""
         raise DataError(
             f"{self.path}:{self.line}: {what}\n"
             "A picture is a line '# path', and below it a line of 20 numbers for each face: "
@@ -77,11 +80,11 @@ def parse_labels(path: Path) -> list[Labelled]:
     found: list[Labelled] = []
     seen: dict[str, int] = {}
     for header, name, rows in _pictures(path):
-        place = _Place(path, header)
+        place = Place(path, header)
         if name in seen:
             place.fail(f"{name} is listed a second time (first in line {seen[name]}).")
         seen[name] = header
-        faces = [read_face(_Place(path, line), text) for line, text in rows]
+        faces = [read_face(Place(path, line), text) for line, text in rows]
         boxes = np.array([box for box, _ in faces]).reshape(-1, 4)
         points = np.array([points for _, points in faces]).reshape(-1, _POINTS, 2)
         found.append(Labelled(name, boxes, points, header, tuple(line for line, _ in rows)))
@@ -96,9 +99,9 @@ def _pictures(path: Path) -> Iterator[tuple[int, str, list[tuple[int, str]]]]:
         if text.startswith("#"):
             if header:
                 yield header, name, rows
-            header, name, rows = number, check_name(_Place(path, number), text), []
+            header, name, rows = number, check_name(Place(path, number), text), []
         elif text and not header:
-            _Place(path, number).fail(
+            Place(path, number).fail(
                 f"expected '# path' of the first picture, found {short(text)}."
             )
         elif text:
@@ -107,7 +110,7 @@ def _pictures(path: Path) -> Iterator[tuple[int, str, list[tuple[int, str]]]]:
         yield header, name, rows
 
 
-def check_name(place: _Place, text: str) -> str:
+def check_name(place: Place, text: str) -> str:
     """Return the path that a line ``# path`` names."""
     name = text[1:].strip()
     if not name.lower().endswith(PICTURE_SUFFIXES):
@@ -117,7 +120,7 @@ def check_name(place: _Place, text: str) -> str:
     return name
 
 
-def read_face(place: _Place, text: str) -> tuple[list[float], npt.NDArray[np.float64]]:
+def read_face(place: Place, text: str) -> tuple[list[float], npt.NDArray[np.float64]]:
     """Return the box and the points of a face's line."""
     words = text.split()
     if len(words) not in _COLUMNS:
