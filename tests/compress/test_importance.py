@@ -19,7 +19,7 @@ from slimface.compress.prune.probe import Probe
 from slimface.core.faces import Faces
 from slimface.data.batches import Batch
 from slimface.errors import CheckpointError, UsageError
-from slimface.model import eresfd, retinaface
+from slimface.model import eresfd, mtcnn, retinaface
 from slimface.model.build import build
 from slimface.model.channels import ChannelGroup, channel_groups
 from slimface.model.detector import Detector
@@ -270,12 +270,17 @@ def test_damaged_weights_are_refused(groups: tuple[ChannelGroup, ...], detector:
         importances(other, groups, Fpgm())
 
 
-def test_a_group_without_a_norm_has_no_norm_scale(detector: Detector) -> None:
-    spec = retinaface.retinaface()
-    other = build(spec, seed=0)
-    assert isinstance(other.body, nn.Module)
-    for name, module in list(other.named_modules()):
-        if name == "fpn.merge1.1" and isinstance(module, nn.BatchNorm2d):
-            other.set_submodule(name, nn.Identity())
-    with pytest.raises(UsageError, match="pass no batch norm"):
+def test_without_a_norm_the_norm_scale_is_the_length_of_the_filter() -> None:
+    other = build(retinaface.retinaface(), seed=0)
+    other.set_submodule("fpn.merge1.1", nn.Identity())
+    groups = channel_groups(other)
+    group = next(group for group in groups if group.name == "fpn.merge1.0")
+    scores = importances(other, groups, NormScale())
+    filters = other.get_parameter("fpn.merge1.0.weight").detach()
+    assert torch.allclose(scores[group.name], filters.flatten(1).norm(dim=1))
+
+
+def test_a_network_without_any_norm_has_no_norm_scale() -> None:
+    other = build(mtcnn.facenet(), seed=0)
+    with pytest.raises(UsageError, match="mtcnn pass no batch norm"):
         importances(other, channel_groups(other), NormScale())

@@ -127,7 +127,10 @@ class Lamp(_OfFilters):
 
 
 class NormScale(_Importance):
-    """Absolute scale of the batch norms that the channel passes.
+    """Absolute scale of the batch norms that the channel passes: how strong it comes out.
+
+    A channel that passes none, such as those of a squeeze-and-excite module, comes out as strong
+    as its filter's Euclidean norm says, for inputs of unit variance; that is its value.
 
     Source: Liu et al., "Network Slimming", ICCV 2017, arXiv:1708.06519.
     """
@@ -141,22 +144,26 @@ class NormScale(_Importance):
         """Read the scales.
 
         Raises:
-            UsageError: A group passes no batch norm.
+            UsageError: No group passes a batch norm.
         """
-        values = {}
-        for group in groups:
-            found = [
-                layer.weight.detach().float().abs()[torch.as_tensor(member.positions[:, 0])]
-                for member, layer in _members(detector, group)
-                if isinstance(layer, _BatchNorm) and layer.affine
-            ]
-            if not found:
-                raise UsageError(
-                    f"The channels of {group.name} pass no batch norm whose scale could value "
-                    "them.\nChoose another importance, such as fpgm."
-                )
-            values[group.name] = torch.stack(found)
-        return values
+        found = {group.name: _scales(detector, group) for group in groups}
+        if groups and not any(found.values()):
+            raise UsageError(
+                f"The channels of {detector.spec.name} pass no batch norm whose scale could value "
+                "them.\nChoose another importance, such as fpgm."
+            )
+        without = [group for group in groups if not found[group.name]]
+        scales = {name: torch.stack(values) for name, values in found.items() if values}
+        return scales | L2().places(detector, without, probe)
+
+
+def _scales(detector: Detector, group: ChannelGroup) -> list[Tensor]:
+    """Of each batch norm that a group passes."""
+    return [
+        layer.weight.detach().float().abs()[torch.as_tensor(member.positions[:, 0])]
+        for member, layer in _members(detector, group)
+        if isinstance(layer, _BatchNorm) and layer.affine
+    ]
 
 
 class Random(_Importance):
