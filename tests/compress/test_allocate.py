@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -177,9 +179,56 @@ def test_a_budget_that_cannot_be_met_is_refused_with_what_can(
         Uniform(budget=parse_budget(text))(*small)
 
 
-def test_milliseconds_are_refused_before_anything_runs() -> None:
-    with pytest.raises(ValidationError, match="needs a measurement"):
-        TypeAdapter(Allocator).validate_python({"budget": "-30% ms@onnxruntime:1t:640x480"})
+def test_milliseconds_that_nobody_has_measured_are_refused(small: Case) -> None:
+    with pytest.raises(BudgetError, match="needs a measurement"):
+        Uniform(budget=parse_budget("-30% ms@onnxruntime:1t:640x480"))(*small)
+
+
+def in_blocks(case: Case, block: int = 4) -> Case:
+    """The case with a meter that computes in blocks of channels, as runtimes do."""
+    groups, scores, costs = case
+    meter = lambda widths: (np.ceil(widths / block) * block).sum(axis=-1)  # noqa: E731
+    return groups, scores, replace(costs, meters={"ms": meter})
+
+
+@pytest.mark.parametrize("kind", [Uniform, Global, CostAware])
+def test_widths_that_gain_no_time_are_not_taken(small: Case, kind: type[Uniform]) -> None:
+    case = in_blocks(small)
+    gone = kind(budget=parse_budget("-20% ms@onnxruntime:1t"))(*case)
+    widths, sizes = left(case, gone), case[2].sizes
+    assert ((widths % 4 == 0) | (widths == sizes)).all()
+    spent = case[2].count("ms", widths) / case[2].count("ms", sizes)
+    assert 0.7 < spent <= 0.8
+
+
+def test_all_budgets_are_met_together(small: Case) -> None:
+    budgets = [parse_budget(text) for text in ("-20% params", "-45% macs")]
+    gone = Global(budget=budgets[0], also=tuple(budgets[1:]))(*small)
+    costs, widths = small[2], left(small, gone)
+    assert costs.count("params", widths) <= 0.8 * costs.count("params", costs.sizes)
+    macs = costs.count("macs", widths) / costs.count("macs", costs.sizes)
+    assert 0.53 < macs <= 0.55
+
+
+def test_a_budget_that_is_met_already_does_not_disturb_the_others(small: Case) -> None:
+    alone = Uniform(budget=parse_budget("-30% macs"))(*small)
+    met = (parse_budget("1G params"),)
+    assert Uniform(budget=parse_budget("-30% macs"), also=met)(*small) == alone
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"rate": 0.3, "also": ["-30% macs"]}, "name the first as budget"),
+        ({"budget": "-30% macs@64x64", "also": ["-30% macs@32x32"]}, "the same size_px"),
+        ({"kind": "cost", "budget": "-30% macs", "per": "ms"}, "needs a budget of ms"),
+    ],
+)
+def test_budgets_that_do_not_go_together_are_refused(
+    fields: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        TypeAdapter(Allocator).validate_python(fields)
 
 
 def test_the_nearest_budget_that_is_named_can_be_met(small: Case) -> None:

@@ -17,10 +17,12 @@ from slimface.cli.run import (
     carry_out,
     source_of,
 )
+from slimface.errors import UsageError
 
 if TYPE_CHECKING:
     from slimface.model.detector import Detector
 
+SCHEDULES = ("one-shot", "iterative", "soft", "fade", "lasso")
 RATE = 0.3
 """Unless a rate or a budget is given."""
 
@@ -32,8 +34,11 @@ def prune(
         typer.Option(help=f"Share of the channels to remove.  [default: {RATE}]"),
     ] = None,
     budget: Annotated[
-        str | None,
-        typer.Option(help="Instead of a rate: '-40% macs', '60k params', '150M macs@640x480'."),
+        list[str] | None,
+        typer.Option(
+            help="Instead of a rate: '-40% macs', '60k params', '300 kB', "
+            "'-30% ms@onnxruntime:1t:640x480'; several have to be met together."
+        ),
     ] = None,
     importance: Annotated[
         str,
@@ -46,14 +51,32 @@ def prune(
         typer.Option(help="Over the layers of a coupled group: mean, sum, max, product, first."),
     ] = None,
     allocator: Annotated[
-        str, typer.Option(help="uniform, global (one threshold), cost (value per MAC saved).")
+        str, typer.Option(help="uniform, global (one threshold), cost (value per MAC or ms saved).")
     ] = "uniform",
     multiple_of: Annotated[int, typer.Option(min=1, help="Round widths up to a multiple.")] = 1,
     explain: Annotated[
         str | None,
         typer.Option(metavar="LAYER", help="Only show what ties a layer's channels, or why not."),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=0, help="Fine-tuning; 0: none.")] = 0,
+    schedule: Annotated[
+        str,
+        typer.Option(
+            help="one-shot; iterative (in rounds); soft (filters may grow back); fade (a growing "
+            "penalty first); lasso (a group lasso first)."
+        ),
+    ] = "one-shot",
+    rounds: Annotated[int, typer.Option(min=1, help="For iterative.")] = 5,
+    every: Annotated[int, typer.Option(min=1, help="For soft: zero after so many epochs.")] = 1,
+    reinit: Annotated[
+        bool, typer.Option("--reinit", help="Train the widths that were found from scratch.")
+    ] = False,
+    epochs: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Of training: after the cut, after each round, or while pruning; 0: none."
+        ),
+    ] = 0,
+    finish: Annotated[int, typer.Option(min=0, help="Further epochs, after everything.")] = 0,
     data: DataOption = "drawn",
     batch_size: Annotated[int, typer.Option(min=1)] = 16,
     learning_rate: Annotated[float, typer.Option("--learning-rate", "--lr")] = 1e-3,
@@ -72,26 +95,40 @@ def prune(
 
     value = {"kind": importance} | ({} if reduction is None else {"reduction": reduction})
     amount, said = _amount(rate, budget)
-    steps: list[dict[str, Any]] = [
-        {
-            "kind": "prune",
-            "importance": value,
-            "allocator": {"kind": allocator, "multiple_of": multiple_of, **amount},
-        }
-    ]
-    if epochs:
-        schedule = {
+    cut = {
+        "kind": "prune",
+        "importance": value,
+        "allocator": {"kind": allocator, "multiple_of": multiple_of, **amount},
+    }
+
+    def train(epochs: int) -> dict[str, Any]:
+        course = {
             "epochs": epochs,
             "batch_size": batch_size,
             "learning_rate": learning_rate,
             "warmup_epochs": min(1.0, epochs / 10),
             "ema": 0.998,
         }
-        steps.append({"kind": "train", "schedule": schedule, "size_px": size})
+        return {"kind": "train", "schedule": course, "size_px": size}
+
+    steps = _steps(schedule, cut, train(epochs) if epochs else None, rounds=rounds, every=every)
+    if reinit:
+        if not finish:
+            raise UsageError("New weights have to learn.\nSay how long: --reinit --finish 100.")
+        steps.append({"kind": "reinit"})
+    if finish:
+        steps.append(train(finish))
+    marks = [schedule] * (schedule != "one-shot") + ["reinit"] * reinit
     how = importance if allocator == "uniform" else f"{importance}-{allocator}"
     recipe = Recipe.parse(
         {
-            "name": _name("prune", Path(model).stem, how, said.replace("% of the channels", "")),
+            "name": _name(
+                "prune",
+                Path(model).stem,
+                *marks,
+                how,
+                said.replace("% of the channels", ""),
+            ),
             "about": f"{model}: {said}, by {importance}, allocated by {allocator}.",
             "model": model,
             "source": source_of(data),
@@ -103,18 +140,40 @@ def prune(
     carry_out(recipe, out, device=device, workers=workers, as_json=json)
 
 
-def _amount(rate: float | None, budget: str | None) -> tuple[dict[str, Any], str]:
+def _steps(
+    schedule: str, cut: dict[str, Any], train: dict[str, Any] | None, *, rounds: int, every: int
+) -> list[dict[str, Any]]:
+    """The steps of a schedule, ``train`` being the training after, between or while pruning."""
+    if schedule not in SCHEDULES:
+        raise UsageError(
+            f"There is no schedule {schedule!r}.\nChoose one of {', '.join(SCHEDULES)}."
+        )
+    if schedule == "one-shot":
+        return [cut, *([train] if train else [])]
+    if train is None:
+        raise UsageError(f"The schedule {schedule} needs training.\nSay how long: --epochs 20.")
+    match schedule:
+        case "iterative":
+            return [{"kind": "iterative_prune", "prune": cut, "train": train, "rounds": rounds}]
+        case "soft":
+            return [{"kind": "soft_prune", "prune": cut, "train": train, "every": every}]
+        case "fade":
+            return [{"kind": "fade_out", "prune": cut, "train": train}]
+        case _:
+            return [train | {"criterion": {"kind": "group_lasso"}}, cut]
+
+
+def _amount(rate: float | None, budgets: list[str] | None) -> tuple[dict[str, Any], str]:
     """How much to remove, as fields of an allocator and in words."""
     from slimface.core.budget import parse_budget
-    from slimface.errors import UsageError
 
-    if budget is None:
+    if not budgets:
         rate = RATE if rate is None else rate
         return {"rate": rate}, f"{100 * rate:g}% of the channels"
     if rate is not None:
         raise UsageError("A rate and a budget exclude each other.\nGive --rate or --budget.")
-    parsed = str(parse_budget(budget))
-    return {"budget": parsed}, parsed
+    first, *others = [str(parse_budget(text)) for text in budgets]
+    return {"budget": first, "also": others}, " and ".join([first, *others])
 
 
 def _name(*parts: str) -> str:

@@ -140,7 +140,8 @@ class LatencyTable:
         Returns:
             Shape ``(...)``.
         """
-        return self._features(widths) @ np.array(self._fit)
+        ms: Floats = self._features(widths) @ np.array(self._fit)
+        return ms
 
     def _features(self, widths: npt.ArrayLike) -> Floats:
         """Shape ``(..., 3)``, as ``_Fit`` says."""
@@ -211,7 +212,7 @@ class LatencyTable:
             for i, row in enumerate(track(widths, "exporting", total=len(widths))):
                 keep = {name: np.arange(n) for name, n in zip(self.names, row, strict=True)}
                 narrow = remove_channels(detector, keep, groups=tuple(groups))
-                files.append(self.place.export(narrow, Path(folder), str(i)))
+                files.append(self.place.export(narrow, Path(folder) / str(i)))
             found: list[float] = self.place.network_ms(files).round(4).tolist()
             return found
 

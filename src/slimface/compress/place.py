@@ -12,7 +12,6 @@ from slimface.bench.side_by_side import network_ms
 from slimface.core.budget import Budget
 from slimface.core.value import Value
 from slimface.errors import UsageError
-from slimface.export.form import Form
 from slimface.export.formats import FORMATS
 from slimface.model.detector import Detector
 
@@ -56,15 +55,16 @@ class Place(Value):
     def __str__(self) -> str:
         return f"{self.runtime}:{self.threads}t:{self.width_px}x{self.height_px}"
 
-    def export(self, detector: Detector, folder: Path, name: str) -> Path:
-        """Write ``detector`` as this runtime takes it, and return the file.
+    def export(self, detector: Detector, folder: Path) -> Path:
+        """Write ``detector`` into ``folder`` as this runtime takes it, and return the file.
 
         Raises:
             MissingError, ParityError: As the format says.
         """
-        kind = FORMATS[RUNTIME_FORMATS[self.runtime]]
-        form: Form = kind(height=self.height_px, width=self.width_px)
-        path = folder / f"{name}{form.suffix}"
+        kind = RUNTIME_FORMATS[self.runtime]
+        form = FORMATS[kind](kind=kind, height=self.height_px, width=self.width_px)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"model{form.suffix}"
         form.write(detector, path)
         return path
 

@@ -5,6 +5,8 @@
 150M macs         at most 150 million multiplications for a picture of the usual size
 -40% macs@640x480 at least 40 % fewer, for pictures 640 wide and 480 high
 -30% ms@onnxruntime:1t:640x480   at least 30 % less time, measured in that runtime, one thread
+300 kB            an exported file of at most 300,000 bytes
+-40% size@ncnn    a file for that runtime at least 40 % smaller
 """
 
 import re
@@ -15,15 +17,18 @@ from pydantic import Field, model_serializer, model_validator
 from slimface.core.value import Value
 from slimface.errors import UsageError
 
-Unit = Literal["params", "macs", "ms"]
+Unit = Literal["params", "macs", "ms", "size"]
 
 TOLERANCE = 0.01
 """A budget counts as met this far below what was asked, or nearer than one channel can come."""
 
+MS_TOLERANCE = 0.05
+"""Likewise for milliseconds, on either side: two measurements of one file differ by some of it."""
+
 _SCALES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 _TEXT = re.compile(
     r"\s*(?P<sign>[-−])?\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<scale>%|[kMG](?!s))?"
-    r"\s*(?P<unit>params|macs|ms)\s*(?:@(?P<place>\S+))?\s*"
+    r"\s*(?P<unit>params|macs|ms|size|B)\s*(?:@(?P<place>\S+))?\s*"
 )
 _SIZE = re.compile(r"(\d+)x(\d+)")
 _THREADS = re.compile(r"(\d+)t")
@@ -38,7 +43,7 @@ class Budget(Value):
 
     relative: bool = False
     runtime: str = ""
-    """For milliseconds: where they are measured."""
+    """For milliseconds and sizes of files: of which runtime; a file's may be left out."""
 
     threads: int | None = Field(default=None, gt=0)
     size_px: tuple[int, int] | None = None
@@ -63,10 +68,23 @@ class Budget(Value):
 
     def __str__(self) -> str:
         number = f"-{self.amount:.15g}%" if self.relative else f"{self.amount:.15g}"
+        unit: str = self.unit
+        if unit == "size" and not self.relative:
+            number, unit = f"{self.amount / 1e3:.15g}", "kB"
         size = "" if self.size_px is None else f"{self.size_px[1]}x{self.size_px[0]}"
         threads = "" if self.threads is None else f"{self.threads}t"
         place = ":".join(part for part in (self.runtime, threads, size) if part)
-        return f"{number} {self.unit}" + (f"@{place}" if place else "")
+        return f"{number} {unit}" + (f"@{place}" if place else "")
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it takes an exported file to tell the cost."""
+        return self.unit in ("ms", "size")
+
+    @property
+    def tolerance(self) -> float:
+        """How far off its target a result may be, as a share."""
+        return MS_TOLERANCE if self.unit == "ms" else TOLERANCE
 
     def target(self, before: float) -> float:
         """Return the most that may be left of a cost of ``before``."""
@@ -95,19 +113,26 @@ def _fields(text: str) -> dict[str, Any]:
     amount = float(match["number"]) * scale
     if amount == 0 or (relative and amount >= 100):
         raise _unclear(text, "leaves nothing" if amount else "asks for nothing")
-    fields: dict[str, Any] = {"unit": match["unit"], "amount": amount, "relative": relative}
-    return fields | _place(text, match["unit"], match["place"] or "")
+    unit = "size" if match["unit"] == "B" else match["unit"]
+    if unit == "size" and relative != (match["unit"] == "size"):
+        raise _unclear(text, "mixes a share with bytes: write -40% size, or 300 kB")
+    fields: dict[str, Any] = {"unit": unit, "amount": amount, "relative": relative}
+    return fields | _place(text, unit, match["place"] or "")
 
 
 def _place(text: str, unit: str, place: str) -> dict[str, Any]:
     """Where the cost is counted or measured: ``runtime:1t:640x480``, of which a unit needs some."""
     fields: dict[str, Any] = {}
     for part in filter(None, place.split(":")):
-        if (size := _SIZE.fullmatch(part)) and min(int(size[1]), int(size[2])) > 0:
+        if (
+            unit != "size"
+            and (size := _SIZE.fullmatch(part))
+            and min(int(size[1]), int(size[2])) > 0
+        ):
             fields["size_px"] = (int(size[2]), int(size[1]))
         elif unit == "ms" and (threads := _THREADS.fullmatch(part)) and int(threads[1]) > 0:
             fields["threads"] = int(threads[1])
-        elif unit == "ms" and "runtime" not in fields and part.isidentifier():
+        elif unit in ("ms", "size") and "runtime" not in fields and part.isidentifier():
             fields["runtime"] = part
         else:
             raise _unclear(text, f"has a place, {part!r}, that is not understood")
@@ -121,6 +146,6 @@ def _place(text: str, unit: str, place: str) -> dict[str, Any]:
 def _unclear(text: str, complaint: str) -> UsageError:
     return UsageError(
         f"The budget {text!r} {complaint}.\n"
-        "Write it like '60k params', '-40% params', '150M macs', '-40% macs@640x480' or "
+        "Write it like '60k params', '-40% params', '150M macs', '-40% macs@640x480', '300 kB' or "
         "'-30% ms@onnxruntime:1t:640x480'."
     )

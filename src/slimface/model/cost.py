@@ -4,9 +4,9 @@ Both are sums of products of widths: a convolution has as many weights as output
 So thousands of allocations can be tried in the time of one cut, and the figures are exact.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeGuard
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeGuard, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from slimface.model.widths import is_depthwise
 
 Floats = npt.NDArray[np.float64]
 Unit = Literal["params", "macs"]
+Measured = Literal["ms", "size"]
+Meter = Callable[[Floats], Floats]
+"""Widths ``(..., groups)`` -> what is expected to be measured, ``(...)``."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,16 +62,26 @@ class CostModel:
 
     _fixed_inputs: Floats
     _sums: dict[str, _Sum]
+    meters: Mapping[Measured, Meter] = field(default_factory=dict)
+    """Costs that do not follow from widths alone, where somebody has measured them."""
 
-    def count(self, unit: Unit, widths: npt.ArrayLike) -> int:
-        """Return the parameters, or the MACs of one picture, at these widths."""
+    @overload
+    def count(self, unit: Unit, widths: npt.ArrayLike) -> int: ...
+
+    @overload
+    def count(self, unit: Measured, widths: npt.ArrayLike) -> float: ...
+
+    def count(self, unit: Unit | Measured, widths: npt.ArrayLike) -> float:
+        """Return the parameters, the MACs of one picture, or what a meter says, at these widths."""
+        if unit == "ms" or unit == "size":
+            return float(self.meters[unit](np.asarray(widths, dtype=np.float64)))
         total = self._sums[unit]
         outputs, inputs = self.layer_widths(widths)
         return round(
             total.constant + float(total.product @ (outputs * inputs) + total.single @ outputs)
         )
 
-    def savings(self, unit: Unit, widths: npt.ArrayLike, drop: npt.ArrayLike) -> Floats:
+    def savings(self, unit: Unit | Measured, widths: npt.ArrayLike, drop: npt.ArrayLike) -> Floats:
         """Return, for each group, what is saved if it alone loses ``drop`` more channels.
 
         Args:
@@ -76,7 +89,11 @@ class CostModel:
             widths: Shape ``(groups,)``.
             drop: Shape ``(groups,)``.
         """
-        total, lost = self._sums[unit], np.asarray(drop, dtype=np.float64)
+        lost = np.asarray(drop, dtype=np.float64)
+        if unit == "ms" or unit == "size":
+            meter, now = self.meters[unit], np.asarray(widths, dtype=np.float64)
+            return meter(now) - meter(now - np.diag(lost))
+        total = self._sums[unit]
         outputs, inputs = self.layer_widths(widths)
         slope = self._inputs.T @ (total.product * outputs)
         slope += self._outputs.T @ (total.product * inputs + total.single)

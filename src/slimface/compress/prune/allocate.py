@@ -9,43 +9,62 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 from torch import Tensor
 
-from slimface.compress.prune.descent import Descent, Floats, Urgency, countable
+from slimface.compress.prune.descent import Descent, Floats, Urgency
 from slimface.compress.prune.patterns import PRESETS, Preset, rates_of_groups
 from slimface.core.budget import Budget
 from slimface.core.value import Value
 from slimface.model.channels import ChannelGroup
-from slimface.model.cost import CostModel, Unit
+from slimface.model.cost import CostModel, Measured, Unit
 
 Keep = Mapping[str, npt.NDArray[np.intp]]
 """The channels that stay, ascending, by the name of the group."""
 
 
-def _checked(budget: Budget) -> Budget:
-    # A recipe is refused when it is read, not when hours of training have led here.
-    countable(budget)
-    return budget
-
-
-Counted = Annotated[Budget, AfterValidator(_checked)]
 Rounding = Literal["nearest", "down"]
 Scores = Mapping[str, Tensor]
 """The value of every channel of a group, by its name."""
+
+
+_LEAST = {"params": 1.0, "macs": 1.0, "ms": 1e-5}
+"""What a step saves at least when values are divided by savings."""
 
 
 class _Allocator(Value):
     multiple_of: int = Field(default=1, gt=0)
     """Widths that stay are rounded up to a multiple of this: runtimes compute in blocks."""
 
+    budget: Budget | None = None
+    """Remove no more than it takes to meet this. Under milliseconds, groups only take widths at
+    which the runtime is faster than at all larger ones."""
+
+    also: tuple[Budget, ...] = ()
+    """Budgets that have to be met besides."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.also and self.budget is None:
+            raise ValueError("also names further budgets; name the first as budget")
+        for what in ("size_px", "runtime", "threads"):
+            if len({getattr(one, what) for one in self.budgets} - {None, ""}) > 1:
+                raise ValueError(f"budgets of one allocator have the same {what}")
+        return self
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """All that have to be met."""
+        return () if self.budget is None else (self.budget, *self.also)
+
+    def _descent(self, scores: Scores, costs: CostModel, *, floor: float = 0.0) -> Descent:
+        paying = any(budget.unit == "ms" for budget in self.budgets) and "ms" in costs.meters
+        return Descent.over(scores, costs, multiple_of=self.multiple_of, floor=floor, paying=paying)
+
 
 class _RateOrBudget(_Allocator):
     rate: float | None = Field(default=None, gt=0, lt=1)
     """Share of the channels to remove."""
-
-    budget: Counted | None = None
-    """Remove no more than it takes to meet this."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -70,8 +89,8 @@ class Uniform(_RateOrBudget):
             BudgetError: The budget cannot be met.
         """
         if self.budget is not None:
-            descent = Descent.over(scores, costs, multiple_of=self.multiple_of)
-            return descent.meet(self.budget, _in_proportion(np.ones(len(costs.sizes))))
+            descent = self._descent(scores, costs)
+            return descent.meet(self.budgets, _in_proportion(np.ones(len(costs.sizes))))
         assert self.rate is not None
         return {
             group.name: removed(group.size, self.rate, self.rounding, self.multiple_of)
@@ -98,9 +117,6 @@ class PerGroup(_Allocator):
     """The layers of each named group, as beginnings of their names (``base.conv1``) or with ``*``;
     or a published division."""
 
-    budget: Counted | None = None
-    """Multiply all rates by the factor that meets this, to one channel."""
-
     rounding: Rounding = "nearest"
 
     def __call__(
@@ -115,9 +131,9 @@ class PerGroup(_Allocator):
         named = PRESETS[self.groups] if isinstance(self.groups, str) else self.groups
         rates = rates_of_groups(groups, self.rates, named)
         if self.budget is not None:
-            descent = Descent.over(scores, costs, multiple_of=self.multiple_of)
+            descent = self._descent(scores, costs)
             return descent.meet(
-                self.budget, _in_proportion(np.array([rates[name] for name in costs.names]))
+                self.budgets, _in_proportion(np.array([rates[name] for name in costs.names]))
             )
         return {
             group.name: removed(group.size, rates[group.name], self.rounding, self.multiple_of)
@@ -131,9 +147,9 @@ class _Ranking(_RateOrBudget):
     """Share of each group that stays at least; one channel always does."""
 
     def _descend(self, scores: Scores, costs: CostModel, urgency: Urgency) -> dict[str, int]:
-        descent = Descent.over(scores, costs, multiple_of=self.multiple_of, floor=self.floor)
+        descent = self._descent(scores, costs, floor=self.floor)
         if self.budget is not None:
-            return descent.meet(self.budget, urgency)
+            return descent.meet(self.budgets, urgency)
         assert self.rate is not None
         return descent.remove(self.rate, urgency)
 
@@ -169,8 +185,15 @@ class CostAware(_Ranking):
     """
 
     kind: Literal["cost"] = "cost"
-    per: Unit | None = None
-    """What to save; None: what the budget counts, or MACs."""
+    per: Unit | Literal["ms"] | None = None
+    """What to save; None: what the budget counts, or MACs. Milliseconds need a budget of them,
+    which says where."""
+
+    @model_validator(mode="after")
+    def _per_known(self) -> Self:
+        if self.per == "ms" and all(budget.unit != "ms" for budget in self.budgets):
+            raise ValueError("per ms needs a budget of ms, such as -30% ms@onnxruntime:1t")
+        return self
 
     def __call__(
         self, groups: Sequence[ChannelGroup], scores: Scores, costs: CostModel
@@ -181,11 +204,11 @@ class CostAware(_Ranking):
             BudgetError: The rate or budget cannot be met above the floor.
         """
         counted = self.budget.unit if self.budget is not None else "macs"
-        unit: Unit = self.per or ("params" if counted == "params" else "macs")
+        unit: Unit | Measured = self.per or ("params" if counted == "size" else counted)
 
         def value_per_cost(descent: Descent, widths: Floats, drop: Floats) -> Floats:
             saved = costs.savings(unit, widths, drop)
-            return descent.values(widths, drop) / np.maximum(saved, 1)
+            return descent.values(widths, drop) / np.maximum(saved, _LEAST[unit])
 
         return self._descend(scores, costs, value_per_cost)
 

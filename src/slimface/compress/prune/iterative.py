@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal, Self
 
@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, model_validator
 
 from slimface.compress.prune.allocate import Allocator, PerGroup, Scores
-from slimface.compress.prune.step import Choice, Prune
+from slimface.compress.prune.step import Prune
 from slimface.core.budget import Budget
 from slimface.core.value import Value
 from slimface.files import write_text
@@ -25,26 +25,16 @@ from slimface.train.step import Train
 
 log = logging.getLogger(__name__)
 
+Learn = Callable[[Detector, Context], Detector]
 Stays = Mapping[str, Any]
 """The channels of the first model that are still there, ascending, by the name of the group."""
 
 
-class IterativePrune(Value):
-    """Remove channels in rounds, and train after each: what is left is valued again each time.
+class InRounds(Value):
+    """What all pruning in rounds has in common."""
 
-    After the last round exactly as much is gone as ``prune`` alone would take. Rounds are kept, and
-    a killed run goes on in the round, and the batch, where it stopped.
-
-    Source: Molchanov et al., "Pruning Convolutional Neural Networks for Resource Efficient
-    Inference", ICLR 2017, arXiv:1611.06440, section 2: the loop of rank, remove, fine-tune.
-    """
-
-    kind: Literal["iterative_prune"] = "iterative_prune"
     prune: Prune
     """What is removed in the end, and by which importance."""
-
-    train: Train
-    """What follows each removal; its optimizer and its learning rate begin anew each time."""
 
     rounds: int = Field(default=5, gt=0)
     rise: Literal["linear", "cubic"] = "linear"
@@ -53,43 +43,56 @@ class IterativePrune(Value):
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
-        budget = self.prune.allocator.budget
-        if self.rounds > 1 and budget is not None and budget.unit == "ms" and not budget.relative:
-            raise ValueError(
-                f"{budget} cannot be divided into rounds before the start is measured; write it "
-                "as a share, like '-30% ms@onnxruntime:1t:640x480'"
-            )
+        for budget in self.prune.allocator.budgets:
+            if self.rounds > 1 and budget.is_measured and not budget.relative:
+                raise ValueError(
+                    f"{budget} cannot be divided into rounds before the start is measured; write "
+                    "it as a share, like '-30% ms@onnxruntime:1t:640x480'"
+                )
         return self
 
-    def __call__(self, detector: Detector, context: Context) -> Detector:
-        """Return the trained detector with fewer channels.
+    def walk(self, detector: Detector, context: Context, learn: Learn, epochs: int) -> Detector:
+        """Return the detector after all rounds.
 
-        Raises:
-            BudgetError: The budget cannot be met.
-            TraceError: The channels of the detector cannot be followed.
-            UsageError: There are no pictures with faces to learn from.
+        Args:
+            detector: Stays as it was.
+            context: Each round works in a folder of its own below this one.
+            learn: Trains what a round has left.
+            epochs: How many epochs that takes, for the records.
         """
-        groups = channel_groups(detector)
+        groups = self.groups(detector)
         # What cannot be reached is said now, not after the training.
-        last = self.prune.choose(detector, groups, context)
+        scores = self.score(detector, groups, context)
+        last = self.prune.choose(detector, groups, context, scores=scores)
         current, stays = detector, _all(groups)
         for number in range(1, self.rounds + 1):
             folder = context.folder / f"round-{number:02d}"
             folder.mkdir(exist_ok=True)
             inside = replace(context, folder=folder)
             if not (folder / "done.json").exists():
-                last, narrow, after = self._cut(number, detector, groups, current, stays, inside)
-                trained = self.train(narrow, inside)
-                save(trained, folder / "model.safetensors")
+                narrow, after = self._cut(number, detector, groups, current, stays, inside)
+                save(learn(narrow, inside), folder / "model.safetensors")
                 kept = {name: channels.tolist() for name, channels in after.items()}
                 write_text(folder / "done.json", json.dumps(kept))
             stays = _read(json.loads((folder / "done.json").read_text(encoding="utf-8")))
             current = load_checkpoint(folder / "model.safetensors").detector
-            self._tell(number, inside, context)
+            self._tell(number, epochs, inside, context)
         gone = {group.name: group.size - len(stays[group.name]) for group in groups}
-        chosen = Choice({n: gone[n] for n in last.removed}, stays, last.costs)
-        self.prune.record(detector, current, groups, chosen, context)
+        removed = {name: gone[name] for name in last.removed}
+        self.prune.record(
+            detector, current, groups, replace(last, removed=removed, keep=stays), context
+        )
         return current
+
+    def groups(self, detector: Detector) -> tuple[ChannelGroup, ...]:
+        """Return the channel groups of a detector."""
+        return channel_groups(detector)
+
+    def score(
+        self, detector: Detector, groups: tuple[ChannelGroup, ...], context: Context
+    ) -> Scores:
+        """Value every channel."""
+        return self.prune.score(detector, groups, context)
 
     def _cut(
         self,
@@ -99,17 +102,17 @@ class IterativePrune(Value):
         current: Detector,
         stays: Stays,
         context: Context,
-    ) -> tuple[Choice, Detector, Stays]:
-        """Remove what this round removes; return the choice, the model, and what is left."""
+    ) -> tuple[Detector, Stays]:
+        """Remove what this round removes; return the model and what is left."""
         done = number / self.rounds
         share = done if self.rise == "linear" else 1 - (1 - done) ** 3
         prune = self.prune.model_copy(
             update={"allocator": self._part(first, groups, share if number < self.rounds else 1)}
         )
-        now = channel_groups(current)
+        now = self.groups(current)
         # Seen from the first model, so that the rounds add up: what is gone is worth nothing, and
         # goes first.
-        scores = _as_of_first(groups, stays, prune.score(current, now, context))
+        scores = _as_of_first(groups, stays, self.score(current, now, context))
         chosen = prune.choose(first, groups, context, scores=scores)
         keep = {}
         after = dict(stays)
@@ -118,7 +121,7 @@ class IterativePrune(Value):
             if len(after[name]) < len(stays[name]):
                 keep[name] = np.flatnonzero(np.isin(stays[name], after[name]))
         log.info("round %d of %d", number, self.rounds)
-        return chosen, remove_channels(current, keep, groups=now), after
+        return remove_channels(current, keep, groups=now), after
 
     def _part(self, first: Detector, groups: tuple[ChannelGroup, ...], share: float) -> Allocator:
         """The allocator of a part of what is to be removed in all."""
@@ -126,9 +129,8 @@ class IterativePrune(Value):
         if share == 1:
             return allocator
         if allocator.budget is not None:
-            return allocator.model_copy(
-                update={"budget": self._part_of(allocator.budget, first, groups, share)}
-            )
+            parts = [self._part_of(one, first, groups, share) for one in allocator.budgets]
+            return allocator.model_copy(update={"budget": parts[0], "also": tuple(parts[1:])})
         if isinstance(allocator, PerGroup):
             rates = {name: share * rate for name, rate in allocator.rates.items()}
             return allocator.model_copy(update={"rates": rates})
@@ -140,15 +142,14 @@ class IterativePrune(Value):
     ) -> Budget:
         if budget.relative:
             return budget.model_copy(update={"amount": share * budget.amount})
-        assert budget.unit != "ms"
+        assert not budget.is_measured
         costs = cost_model(first, groups, *self.prune.input_px())
         before = costs.count(budget.unit, costs.sizes)
         amount = before - share * (before - budget.amount)
         return budget.model_copy(update={"amount": amount})
 
-    def _tell(self, number: int, inside: Context, context: Context) -> None:
+    def _tell(self, number: int, epochs: int, inside: Context, context: Context) -> None:
         """Bring a round's records to the step's, with epochs counted through."""
-        epochs = self.train.schedule.epochs
         for line in (inside.folder / "records.jsonl").read_text(encoding="utf-8").splitlines():
             entry = json.loads(line)
             record = entry["record"] | {"round": number}
@@ -156,6 +157,31 @@ class IterativePrune(Value):
                 record["epoch"] += (number - 1) * epochs
                 record["epochs"] = self.rounds * epochs
             context.record(entry["kind"], record)
+
+
+class IterativePrune(InRounds):
+    """Remove channels in rounds, and train after each: what is left is valued again each time.
+
+    After the last round exactly as much is gone as ``prune`` alone would take. Rounds are kept, and
+    a killed run goes on in the round, and the batch, where it stopped.
+
+    Source: Molchanov et al., "Pruning Convolutional Neural Networks for Resource Efficient
+    Inference", ICLR 2017, arXiv:1611.06440, section 2: the loop of rank, remove, fine-tune.
+    """
+
+    kind: Literal["iterative_prune"] = "iterative_prune"
+    train: Train
+    """What follows each removal; its optimizer and its learning rate begin anew each time."""
+
+    def __call__(self, detector: Detector, context: Context) -> Detector:
+        """Return the trained detector with fewer channels.
+
+        Raises:
+            BudgetError: The budget cannot be met.
+            TraceError: The channels of the detector cannot be followed.
+            UsageError: There are no pictures with faces to learn from.
+        """
+        return self.walk(detector, context, self.train, self.train.schedule.epochs)
 
 
 def _all(groups: tuple[ChannelGroup, ...]) -> Stays:

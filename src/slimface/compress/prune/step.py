@@ -8,6 +8,7 @@ from pydantic import Field
 
 from slimface.compress.prune.allocate import Allocator, Keep, Scores, choose
 from slimface.compress.prune.importance import DATA_DRIVEN, Fpgm, Importance, importances
+from slimface.compress.prune.measured import Found, meet_measured
 from slimface.compress.prune.probe import Probe
 from slimface.core.value import Value
 from slimface.data.batches import Batches
@@ -62,6 +63,8 @@ class Choice:
 
     keep: Keep
     costs: CostModel
+    measured: Found | None = None
+    """What an exported file was measured to cost, if a budget asked for that."""
 
 
 class Prune(Value):
@@ -119,8 +122,16 @@ class Prune(Value):
         costs = cost_model(detector, groups, *self.input_px())
         if scores is None:
             scores = self.score(detector, groups, context)
-        removed = self.allocator(groups, scores, costs)
-        return Choice(removed, choose(scores, removed), costs)
+
+        def allocate(costs: CostModel) -> tuple[dict[str, int], Keep]:
+            removed = self.allocator(groups, scores, costs)
+            return removed, choose(scores, removed)
+
+        budgets = self.allocator.budgets
+        if not any(budget.is_measured for budget in budgets):
+            return Choice(*allocate(costs), costs)
+        found = meet_measured(detector, groups, costs, budgets, allocate, context.track)
+        return Choice(found.removed, found.keep, found.costs, found)
 
     def score(
         self, detector: Detector, groups: tuple[ChannelGroup, ...], context: Context
@@ -146,10 +157,8 @@ class Prune(Value):
 
     def input_px(self) -> tuple[int, int]:
         """Height and width of the picture that MACs are counted for."""
-        budget = self.allocator.budget
-        if budget is not None and budget.size_px is not None:
-            return budget.size_px
-        return self.height_px, self.width_px
+        named = (budget.size_px for budget in self.allocator.budgets)
+        return next(filter(None, named), (self.height_px, self.width_px))
 
     def _report(
         self,
@@ -158,7 +167,8 @@ class Prune(Value):
         groups: tuple[ChannelGroup, ...],
         chosen: Choice,
     ) -> dict[str, Any]:
-        removed, costs = chosen.removed, chosen.costs
+        removed, costs, found = chosen.removed, chosen.costs, chosen.measured
+        measured = {} if found is None else {"measured": found.report()}
         first = profile(before, costs.height_px, costs.width_px)
         last = profile(after, costs.height_px, costs.width_px)
         widths = [size - removed[name] for name, size in zip(costs.names, costs.sizes, strict=True)]
@@ -169,7 +179,7 @@ class Prune(Value):
             first.macs / 1e6,
             last.macs / 1e6,
         )
-        return {
+        return measured | {
             "importance": self.importance.kind,
             "allocator": self.allocator.kind,
             "input": [costs.height_px, costs.width_px],
