@@ -20,18 +20,18 @@ ONWARDS = 0.1
 
 
 def preset(spec: DetectorSpec) -> Train:
-    """Return the training of a detector's family.
+    """Return the training of a detector's family, or ``general`` for one that has none of its own.
 
     Raises:
-        UsageError: The family has none.
+        UsageError: It is no detector of whole pictures, so crops of pictures do not train it.
     """
     family = FAMILIES.get(spec.architecture.name)
-    if family is None:
+    if family is None and spec.task != "detection":
         raise UsageError(
             f"Nothing says how {spec.architecture.name} is trained.\n"
             f"Families with a preset: {', '.join(FAMILIES)}; others are trained by a recipe."
         )
-    return family(spec)
+    return (family or general)(spec)
 
 
 def adapted(
@@ -82,6 +82,15 @@ def adapted(
         "decay_epochs": tuple(at * share for at in plan.decay_epochs),
     }
     return train.model_copy(update={"schedule": plan.model_copy(update=changes)})
+
+
+def general(spec: DetectorSpec) -> Train:
+    """What to begin with where no paper says better; ours."""
+    return Train(
+        schedule=Schedule(
+            epochs=100, batch_size=16, learning_rate=1e-3, ema=0.998, warmup_epochs=3.0
+        )
+    )
 
 
 def eresfd(spec: DetectorSpec) -> Train:
@@ -167,4 +176,4 @@ FAMILIES: dict[str, Callable[[DetectorSpec], Train]] = {
     "retinaface": retinaface,
     "yunet": yunet,
 }
-"""Architecture -> its training. One line a family."""
+"""Architecture -> its training, where a paper has one of its own. One line a family."""
