@@ -6,6 +6,7 @@ from pathlib import Path
 
 from slimface.deploy.pipeline import Pipeline
 from slimface.deploy.runtimes import RUNTIMES, open_exported
+from slimface.deploy.runtimes.cascade import is_cascade, open_cascade
 from slimface.errors import CheckpointError, MissingError, UsageError
 
 PICKLES = frozenset({".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".tar"})
@@ -39,13 +40,14 @@ def load(
     """
     path = Path(source)
     suffix = path.suffix.lower()
-    if suffix in RUNTIMES:
+    folder = is_cascade(path)
+    if suffix in RUNTIMES or folder:
         if device != "cpu":
             raise UsageError(
                 f"{path} is an exported file, which runs on the processor, not on {device}.\n"
                 "Leave the device out, or load the checkpoint it was exported from."
             )
-        return open_exported(path, threads=threads)
+        return (open_cascade if folder else open_exported)(path, threads=threads)
     if suffix == CHECKPOINT:
         return _load_with_torch(path, threads, device, progress)
     if suffix in PICKLES:

@@ -4,16 +4,19 @@ import copy
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from slimface.deploy.pipeline import Picture, Pipeline
 from slimface.errors import ParityError, UsageError
+from slimface.export.cascade import write_cascade
+from slimface.export.form import Form
 from slimface.export.parity import TOLERANCES, ParityReport, Tolerance, parity
 from slimface.export.pictures import sample_pictures
-from slimface.files import together
+from slimface.files import beside_folder, together
 from slimface.loading import load
 from slimface.model.detector import Detector
-from slimface.model.predictor import TorchNetwork
+from slimface.model.mtcnn import MTCNN
+from slimface.model.predictor import TorchNetwork, pipeline
 
 log = logging.getLogger(__name__)
 
@@ -64,16 +67,20 @@ def export(
 
     Raises:
         ParityError: It does not, and was removed.
-        UsageError: ``path`` has another suffix than the format, or cannot be written.
+        UsageError: ``path`` has another suffix than the format (that of a cascade, which is a
+            folder, any), or cannot be written.
     """
-    if not path.name.endswith(form.suffix):
+    if not path.name.endswith("" if isinstance(detector, MTCNN) else form.suffix):
         raise UsageError(
             f"{path}: the name must end in {form.suffix}.\nWrite {path.with_suffix(form.suffix)}."
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with together(path) as part:
-            form.write(detector, part, provenance=provenance)
+        with beside_folder(path) if isinstance(detector, MTCNN) else together(path) as part:
+            if isinstance(detector, MTCNN):
+                write_cascade(detector, part, cast(Form, form), provenance=provenance)
+            else:
+                form.write(detector, part, provenance=provenance)
             candidate = load(part)
             report = parity(
                 reference(detector, candidate),
@@ -94,6 +101,8 @@ def export(
 
 def reference(detector: Detector, candidate: Pipeline) -> Pipeline:
     """Return a detector in torch that is fed as ``candidate`` is."""
+    if isinstance(detector, MTCNN):
+        return pipeline(copy.deepcopy(detector))
     return Pipeline(detector.spec, TorchNetwork(copy.deepcopy(detector)), canvas=candidate.canvas)
 
 

@@ -85,6 +85,8 @@ class Onnx(Form):
         """Return the ONNX file one of torch's exporters makes; it may use ``path`` meanwhile."""
         height, width = padded(graph.detector.spec, self.height, self.width)
         images = torch.zeros(2 if self.dynamic else 1, 3, height, width)
+        names = {0: "batch", 2: "height", 3: "width"}
+        free = names if graph.detector.input_size is None else {0: "batch"}
         options: dict[str, Any] = {
             "input_names": ["images"],
             "output_names": list(graph.output_names),
@@ -99,14 +101,14 @@ class Onnx(Form):
                     (images,),
                     dynamo=True,
                     verbose=False,
-                    dynamic_shapes=({0: _ANY, 2: _ANY, 3: _ANY},) if self.dynamic else None,
+                    dynamic_shapes=(dict.fromkeys(free, _ANY),) if self.dynamic else None,
                     **options,
                 )
                 assert program is not None
                 content: bytes = program.model_proto.SerializeToString()
                 return content
-            axes = {"images": {0: "batch", 2: "height", 3: "width"}}
-            axes |= {name: {0: "batch", 1: "anchors"} for name in graph.output_names}
+            anchors = {0: "batch", 1: "anchors"} if len(free) > 1 else free
+            axes = {"images": free} | dict.fromkeys(graph.output_names, anchors)
             torch.onnx.export(
                 graph,
                 (images,),
@@ -138,7 +140,8 @@ class Onnx(Form):
         spec = graph.detector.spec
         shapes = [(1, *padded(spec, self.height, self.width))]
         if self.dynamic:
-            shapes.append((2, *padded(spec, *_OTHER_SIZE)))
+            other = graph.detector.input_size or _OTHER_SIZE
+            shapes.append((2, *padded(spec, *other)))
         for batch, height, width in shapes:
             images = noise(graph.detector, batch, height, width)
             with torch.no_grad():

@@ -91,6 +91,7 @@ class RNet(Stage):
 
     head_names = ("scores", "offsets")
     side_px = 24
+    input_size = (24, 24)
 
     def __init__(self, spec: DetectorSpec) -> None:
         super().__init__(spec, (28, 48, 64), (3, 3, 2))
@@ -112,6 +113,7 @@ class ONet(Stage):
 
     head_names = ("scores", "offsets", "landmarks")
     side_px = 48
+    input_size = (48, 48)
 
     def __init__(self, spec: DetectorSpec) -> None:
         super().__init__(spec, (32, 64, 64, 128), (3, 3, 3, 2))

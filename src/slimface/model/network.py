@@ -24,6 +24,9 @@ class Network(nn.Module):
     trace_size: tuple[int, int] = (64, 64)
     """Height and width of a small input that reaches every layer."""
 
+    input_size: tuple[int, int] | None = None
+    """The one height and width that the network takes; None: any."""
+
     spec: ModelSpec
 
     def __init__(self, spec: ModelSpec) -> None:
