@@ -11,7 +11,7 @@ from slimface.core.anchors import AnchorGrid, AnchorLevel
 from slimface.core.spec import read_spec
 from slimface.deploy.pipeline import Picture, Pipeline, Settings
 from slimface.deploy.runtimes import PROVENANCE_KEY, open_exported
-from slimface.errors import CheckpointError, ParityError, RecipeError
+from slimface.errors import ParityError, RecipeError
 from slimface.export.onnx import Onnx
 from slimface.model.detector import Detector, RawTensors
 from slimface.model.eresfd import naver

@@ -27,7 +27,7 @@ class Ncnn(Form):
 
     kind: Literal["ncnn"] = "ncnn"
     precision: Literal["float32", "float16"] = "float32"
-    """``float16`` stores the weights in half the bits, and lets processors that can compute so."""
+    """``float16`` stores the weights in half the bits; slimface computes in float32 with them."""
 
     suffix: ClassVar[str] = ".ncnn.param"
     extra: ClassVar[str] = "ncnn"

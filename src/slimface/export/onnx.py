@@ -60,9 +60,9 @@ class Onnx(Form):
         graph = self.graph(detector)
         model = onnx.load_from_string(self._trace(graph, path))
         model = onnxslim.slim(model)
+        _shorten(model)
         if self.precision == "float16":
             model = halved(onnx, model)
-        _shorten(model)
         model.producer_name, model.producer_version = "slimface", slimface.__version__
         model.doc_string = f"{detector.spec.name}: face detector"
         said = self.metadata(detector, provenance, onnx=onnx.__version__)
@@ -206,7 +206,7 @@ def halved(onnx: Any, model: Any) -> Any:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     try:
-        return convert_float_to_float16(
+        model = convert_float_to_float16(
             onnx.shape_inference.infer_shapes(model),
             keep_io_types=True,
             # Sizes of maps are counted in whole numbers above 2,048, which float16 has not.
@@ -216,3 +216,23 @@ def halved(onnx: Any, model: Any) -> Any:
         raise ParityError(
             f"The graph cannot be turned into float16: {error}\nExport it in float32."
         ) from error
+    _sort(model.graph)
+    del model.graph.value_info[:]
+    return model
+
+
+def _sort(graph: Any) -> None:
+    """Put every node after those whose outputs it reads, as ONNX demands."""
+    known = {"", *(value.name for value in (*graph.input, *graph.initializer))}
+    waiting, done = list(graph.node), []
+    while waiting:
+        ready = [node for node in waiting if known.issuperset(node.input)]
+        if not ready:
+            raise ParityError("The graph has a cycle.\nExport it in float32.")
+        done += ready
+        known.update(name for node in ready for name in node.output)
+        chosen = {id(node) for node in ready}
+        waiting = [node for node in waiting if id(node) not in chosen]
+    ordered = [node.__class__.FromString(node.SerializeToString()) for node in done]
+    del graph.node[:]
+    graph.node.extend(ordered)

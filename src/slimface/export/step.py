@@ -38,13 +38,15 @@ class Export(Value):
         else:
             seen = islice(context.source.pictures("val"), self.pictures)
             pictures = ((one.name, read_picture(one.path)) for one in seen)
-        path = context.folder / (self.file or f"model{self.format.suffix}")
+        suffix = "" if isinstance(detector, MTCNN) else self.format.suffix
+        path = context.folder / (self.file or f"model{suffix}")
         report = export(detector, path, self.format, pictures=pictures)
-        content = path.read_bytes()
+        # That of a folder seals all its files.
+        content = (path / SEAL if path.is_dir() else path).read_bytes()
         record = {
             "file": path.name,
             "format": self.format.kind,
-            "bytes": len(content),
+            "bytes": bytes_of(path),
             "sha256": hashlib.sha256(content).hexdigest(),
             "parity": report.model_dump(mode="json"),
         }

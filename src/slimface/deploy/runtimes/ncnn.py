@@ -42,9 +42,8 @@ class NcnnNetwork:
         self._net = ncnn.Net()
         options = self._net.opt
         options.num_threads = threads or ncnn.get_physical_big_cpu_count()
-        # Half precision only for a file that was exported and checked in it.
-        half = self.description.precision == "float16"
-        options.use_fp16_storage = options.use_fp16_packed = options.use_fp16_arithmetic = half
+        # Weights stored in half the bits are fine; sums in half the bits lose faces.
+        options.use_fp16_storage = options.use_fp16_packed = options.use_fp16_arithmetic = False
         options.use_bf16_storage = False
         failed = self._net.load_param(str(self.path))
         failed = failed or self._net.load_model(str(self.path.with_suffix(".bin")))
