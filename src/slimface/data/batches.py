@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -15,6 +15,8 @@ from slimface.data.pictures import PictureSet
 from slimface.data.transforms import Augment
 from slimface.deploy.media import Picture, read_picture, upright_size
 from slimface.errors import DataError, SlimfaceError, UsageError
+
+B = TypeVar("B")
 
 _DRAWS = 10
 _PICTURES = 50
@@ -34,12 +36,74 @@ class Batch:
         return len(self.faces)
 
 
-class Batches:
+class Loader(Generic[B]):
     """The batches of any epoch, always the same for the same arguments.
 
     What a sample looks like depends on the seed, the epoch and the picture alone: not on the
     number of workers, and not on whether the training was interrupted. Worker processes start
     with the first epoch and stay until ``close``.
+
+    Args:
+        samples: Makes a batch of ``(epoch, index)`` pairs, or returns the error that kept it from.
+        count: How many samples there are.
+        batch_size: Samples a batch, in each process of a distributed training.
+        seed: Of the order.
+        workers: Processes that prepare batches; 0 does it here.
+        rank: This process's number in a distributed training.
+        world_size: How many processes share the samples.
+        drop_last: Leave out what does not fill a batch at the end of an epoch.
+    """
+
+    def __init__(
+        self,
+        samples: Dataset[B],
+        count: int,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        workers: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        drop_last: bool = True,
+    ) -> None:
+        self._order = _Order(count, batch_size, seed, rank, world_size, drop_last)
+        self._loader: DataLoader[Any] = DataLoader(
+            samples,
+            batch_sampler=self._order,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            worker_init_fn=_start_worker,
+            persistent_workers=workers > 0,
+            # A generator of its own: drawing the workers' seeds from torch's global one would make
+            # a resumed training differ from an uninterrupted one.
+            generator=torch.Generator(),
+        )
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return len(self._order)
+
+    def epoch(self, index: int, *, skip: int = 0) -> Iterator[B]:
+        """Iterate over the batches of an epoch, without the first ``skip``, which cost nothing.
+
+        One epoch at a time: asking for the next ends the one before.
+
+        Raises:
+            DataError: A picture cannot be read; the message names its file.
+        """
+        self._order.epoch, self._order.skip = index, skip
+        for result in self._loader:
+            if isinstance(result, SlimfaceError):
+                raise result
+            yield result
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._loader._iterator = None
+
+
+class Batches(Loader[Batch]):
+    """Batches of annotated pictures.
 
     Args:
         pictures: What to learn from; pictures without faces are left out.
@@ -71,50 +135,26 @@ class Batches:
         drop_last: bool = True,
     ) -> None:
         pictures = pictures.with_faces()
-        self._order = _Order(len(pictures), batch_size, seed, rank, world_size, drop_last)
+        super().__init__(
+            _Samples(pictures, augment, size_px, seed),
+            len(pictures),
+            batch_size=batch_size,
+            seed=seed,
+            workers=workers,
+            rank=rank,
+            world_size=world_size,
+            drop_last=drop_last,
+        )
         if not drop_last and world_size > 1:
             raise UsageError(
                 "With several processes the last, smaller batch cannot be kept: some would wait "
                 "for others forever.\nSet drop_last."
             )
-        if not len(self._order):
+        if not len(self):
             raise UsageError(
                 f"{pictures.name} has {len(pictures)} pictures with faces; a batch needs "
                 f"{batch_size * world_size}.\nUse a smaller batch_size or more pictures."
             )
-        self._loader: DataLoader[Any] = DataLoader(
-            _Samples(pictures, augment, size_px, seed),
-            batch_sampler=self._order,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            worker_init_fn=_start_worker,
-            persistent_workers=workers > 0,
-            # A generator of its own: drawing the workers' seeds from torch's global one would make
-            # a resumed training differ from an uninterrupted one.
-            generator=torch.Generator(),
-        )
-
-    def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
-        return len(self._order)
-
-    def epoch(self, index: int, *, skip: int = 0) -> Iterator[Batch]:
-        """Iterate over the batches of an epoch, without the first ``skip``, which cost nothing.
-
-        One epoch at a time: asking for the next ends the one before.
-
-        Raises:
-            DataError: A picture cannot be read; the message names its file.
-        """
-        self._order.epoch, self._order.skip = index, skip
-        for result in self._loader:
-            if isinstance(result, SlimfaceError):
-                raise result
-            yield result
-
-    def close(self) -> None:
-        """End the worker processes."""
-        self._loader._iterator = None
 
 
 class _Order:

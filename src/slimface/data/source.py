@@ -9,7 +9,10 @@ from pydantic import Field
 import slimface
 from slimface.core.value import Value
 from slimface.data.drawn import Drawn, write_drawn
+from slimface.data.drawn_breeds import DrawnBreeds
+from slimface.data.folders import ClassFolders
 from slimface.data.landmarks import LABELS, read_landmarks, with_landmarks
+from slimface.data.pets import Pets
 from slimface.data.pictures import PictureSet
 from slimface.data.widerface import read_widerface
 from slimface.errors import MissingError
@@ -109,7 +112,10 @@ class DrawnScenes(Value):
         return with_landmarks(read_widerface(root, split), labels)
 
 
-Source = Annotated[WiderFace | Landmarks | DrawnScenes, Field(discriminator="kind")]
+Source = Annotated[
+    WiderFace | Landmarks | DrawnScenes | Pets | ClassFolders | DrawnBreeds,
+    Field(discriminator="kind"),
+]
 
 
 def _limited(pictures: PictureSet, limit: int | None) -> PictureSet:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from slimface.core.faces import Floats
-from slimface.core.spec import Preprocess
+from slimface.core.spec import Preprocess, WholePicture
 from slimface.deploy.media import Picture
 from slimface.errors import UsageError
 
@@ -78,6 +78,27 @@ def resized(picture: Picture, height: int, width: int) -> Picture:
     if picture.shape[:2] == (height, width):
         return picture
     sized: Picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+    return sized
+
+
+def fitted(picture: Picture, rule: WholePicture) -> Picture:
+    """Return the picture at the one size that a classifier looks at."""
+    height, width = picture.shape[:2]
+    if rule.fit == "crop":
+        # The shape of the middle that is kept is that of the result, so nothing is distorted.
+        scale = rule.crop * min(height / rule.height_px, width / rule.width_px)
+        rows, columns = (
+            max(1, round(scale * rule.height_px)), max(1, round(scale * rule.width_px))
+        )  # fmt: skip
+        top, left = (height - rows) // 2, (width - columns) // 2
+        picture = picture[top : top + rows, left : left + columns]
+        height, width = picture.shape[:2]
+    if (height, width) == (rule.height_px, rule.width_px):
+        return picture
+    # Whole pixels are averaged where both sides shrink; single ones would be picked out otherwise.
+    shrinks = height >= rule.height_px and width >= rule.width_px
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    sized: Picture = cv2.resize(picture, (rule.width_px, rule.height_px), interpolation=how)
     return sized
 
 

@@ -4,13 +4,15 @@ from typing import Annotated
 
 from pydantic import Field
 
+from slimface.train.classes import CrossEntropy
 from slimface.train.criterion import MultiBox
 from slimface.train.distill import Distill
 from slimface.train.iou_aware import IouAware
 from slimface.train.regularise import GroupLasso, GrowingL2
 
 AnyCriterion = Annotated[
-    MultiBox | IouAware | Distill | GroupLasso | GrowingL2, Field(discriminator="kind")
+    MultiBox | IouAware | CrossEntropy | Distill | GroupLasso | GrowingL2,
+    Field(discriminator="kind"),
 ]
 """Adding a criterion costs its class and its name here; one around others, a line below too."""
 

@@ -1,28 +1,34 @@
 """Train: the step that learns, from scratch or onwards."""
 
 import hashlib
-from typing import Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from pydantic import Field
 
 from slimface.core.value import Value
 from slimface.data.batches import Batches
+from slimface.data.labelled import STILL, CropFlip, LabelledBatches, LabelledSet
 from slimface.data.pictures import PictureSet
 from slimface.data.transforms import Augment, PlainAugment, S3fdAugment
 from slimface.errors import UsageError
-from slimface.model.detector import Detector
+from slimface.model.classifier import Classifier
+from slimface.model.network import Network
 from slimface.step import Context
 from slimface.train.around import innermost
+from slimface.train.classes import CrossEntropy, labelled
 from slimface.train.course import BeforeEpoch, follow
 from slimface.train.criteria import AnyCriterion
 from slimface.train.criterion import MultiBox
-from slimface.train.loop import validation_loss
+from slimface.train.loop import Epochs, validation_loss
 from slimface.train.schedule import Schedule
+
+N = TypeVar("N", bound=Network)
+S = TypeVar("S", PictureSet, LabelledSet)
 
 
 class Train(Value):
-    """Train a detector on crops of annotated pictures.
+    """Train a detector on crops of annotated pictures, or a classifier on pictures with classes.
 
     Some of the training pictures are held out, and the loss on them, without augmentation, tells
     the best epoch from the last. Nothing of the validation split is looked at.
@@ -33,9 +39,11 @@ class Train(Value):
     criterion: AnyCriterion = MultiBox()
     """What is made small; a teacher or a penalty is a criterion around another one."""
 
-    augment: Augment = S3fdAugment()
+    augment: Annotated[Augment | CropFlip, Field(discriminator="kind")] = S3fdAugment()
+    """``crop_flip`` is for classifiers, the others move faces with their pixels."""
+
     size_px: int = Field(default=640, ge=64)
-    """Side of the square crops."""
+    """Side of the square crops for detectors; classifiers have the size of their spec."""
 
     holdout: float = Field(default=0.05, ge=0, lt=0.5)
     """Share of the training pictures kept back to choose the best epoch."""
@@ -43,17 +51,16 @@ class Train(Value):
     keep: Literal["best", "last"] = "last"
     """Which epoch's model goes on to the next step; both are saved."""
 
-    def __call__(self, detector: Detector, context: Context) -> Detector:
-        """Return the trained detector; ``last`` and ``best`` stay in the context's folder.
+    def __call__(self, detector: N, context: Context) -> N:
+        """Return the trained network; ``last`` and ``best`` stay in the context's folder.
 
         Raises:
-            UsageError: There are no pictures with faces to learn from.
+            UsageError: There are no pictures to learn from, or the criterion or the augmentation is
+                for another task.
         """
         return self.learn(detector, context)
 
-    def learn(
-        self, detector: Detector, context: Context, *, before_epoch: BeforeEpoch | None = None
-    ) -> Detector:
+    def learn(self, detector: N, context: Context, *, before_epoch: BeforeEpoch | None = None) -> N:
         """As calling the step, with something to do to the detector before each epoch.
 
         Args:
@@ -65,47 +72,96 @@ class Train(Value):
         if context.source is None:
             raise UsageError("Training needs pictures.\nName them with --data DIR.")
         torch.manual_seed(context.seed)
-        learn, check = split(context.source.pictures("train").with_faces(), self.holdout)
-        if len(learn) < self.schedule.batch_size:
-            raise UsageError(
-                f"{len(learn)} pictures with faces are fewer than one batch of "
-                f"{self.schedule.batch_size}.\nLower the batch size or bring more pictures."
-            )
-        batches = Batches(
-            learn,
-            augment=self.augment,
-            size_px=self.size_px,
-            batch_size=self.schedule.batch_size,
-            seed=context.seed,
-            workers=context.workers,
-        )
+        of_task = self._of_classes if isinstance(detector, Classifier) else self._of_faces
+        batches, check = of_task(detector, context)
+
+        def held_out(model: Any) -> float:
+            if check is None:
+                return 0.0
+            return validation_loss(model, check.epoch(0), innermost(self.criterion))
+
         return follow(
             detector,
             batches,
             self.criterion,
             self.schedule,
             context,
-            held_out=lambda model: self._held_out_loss(model, check),
+            held_out=held_out,
             keep=self.keep,
             before_epoch=before_epoch,
         )
 
-    def _held_out_loss(self, detector: Detector, pictures: PictureSet) -> float:
-        if not len(pictures):
-            return 0.0
+    def _of_faces(self, detector: Any, context: Context) -> tuple[Epochs, Epochs | None]:
+        """Batches to learn from, and those that are held out."""
+        assert context.source is not None
+        augment = self.augment
+        if isinstance(augment, CropFlip) or isinstance(innermost(self.criterion), CrossEntropy):
+            raise _mismatch(detector, "cross_entropy and crop_flip", "a classifier")
+        learn, check = split(context.source.pictures("train").with_faces(), self.holdout)
+        self._check_count(learn, "pictures with faces")
         batches = Batches(
-            pictures,
+            learn,
+            augment=augment,
+            size_px=self.size_px,
+            batch_size=self.schedule.batch_size,
+            seed=context.seed,
+            workers=context.workers,
+        )
+        if not len(check):
+            return batches, None
+        return batches, Batches(
+            check,
             augment=PlainAugment(mirror=False),
             size_px=self.size_px,
             batch_size=self.schedule.batch_size,
-            seed=0,
             workers=0,
             drop_last=False,
         )
-        return validation_loss(detector, batches.epoch(0), innermost(self.criterion))
+
+    def _of_classes(self, classifier: Any, context: Context) -> tuple[Epochs, Epochs | None]:
+        augment = self.augment
+        criterion = innermost(self.criterion)
+        if not isinstance(augment, CropFlip) or not isinstance(criterion, CrossEntropy):
+            kinds = f"{getattr(criterion, 'kind', 'this criterion')} and {augment.kind}"
+            raise _mismatch(classifier, kinds, "a detector")
+        learn, check = split(labelled(context, classifier, "train"), self.holdout)
+        self._check_count(learn, "pictures")
+        rule, batch_size = classifier.spec.preprocess, self.schedule.batch_size
+        batches = LabelledBatches(
+            learn,
+            augment=augment,
+            rule=rule,
+            batch_size=batch_size,
+            seed=context.seed,
+            workers=context.workers,
+        )
+        if not len(check):
+            return batches, None
+        return batches, LabelledBatches(
+            check, augment=STILL, rule=rule, batch_size=batch_size, workers=0, drop_last=False
+        )
+
+    def _check_count(self, learn: PictureSet | LabelledSet, what: str) -> None:
+        if len(learn) < self.schedule.batch_size:
+            raise UsageError(
+                f"{len(learn)} {what} are fewer than one batch of {self.schedule.batch_size}.\n"
+                "Lower the batch size or bring more pictures."
+            )
 
 
-def split(pictures: PictureSet, holdout: float) -> tuple[PictureSet, PictureSet]:
+def _mismatch(network: Network, kinds: str, task: str) -> UsageError:
+    wanted = (
+        "criterion: {kind: multibox} and augment: {kind: s3fd}"
+        if task == "a classifier"
+        else "criterion: {kind: cross_entropy} and augment: {kind: crop_flip}"
+    )
+    return UsageError(
+        f"Of {kinds}, one is for {task}, and {network.spec.name} does {network.spec.task}.\n"
+        f"Write {wanted}, or their like."
+    )
+
+
+def split(pictures: S, holdout: float) -> tuple[S, S]:
     """Divide pictures by a hash of their names: the same picture always falls on the same side."""
 
     def held_out(name: str) -> bool:
