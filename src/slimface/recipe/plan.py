@@ -4,23 +4,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from slimface.compress.prune.allocate import PerGroup
+from slimface.compress.prune.allocate import PerGroup, Uniform
 from slimface.compress.prune.fade import FadeOut
-from slimface.compress.prune.importance import Random
+from slimface.compress.prune.importance import Random, importances
 from slimface.compress.prune.iterative import IterativePrune
+from slimface.compress.prune.net import PruneNet
 from slimface.compress.prune.soft import SoftPrune
 from slimface.compress.prune.step import Prune
+from slimface.compress.search.bfpgm import BFpgm
+from slimface.compress.search.soft import SoftSearch
+from slimface.compress.search.step import Search
 from slimface.compress.shrink.step import Shrink
+from slimface.core.budget import parse_budget
+from slimface.core.spec import CascadeSpec
 from slimface.evaluate.step import Evaluate
 from slimface.export.step import Export
 from slimface.loading import CHECKPOINT
 from slimface.model import zoo
 from slimface.model.build import build
+from slimface.model.cascade import net_of, with_nets
+from slimface.model.channels import ChannelGroup, channel_groups
 from slimface.model.checkpoint import load_checkpoint
 from slimface.model.detector import Detector
 from slimface.model.profile import profile
+from slimface.model.surgery import remove_channels
 from slimface.recipe.recipe import AnyStep, Recipe
 from slimface.step import Context
+from slimface.train.nets import TrainNet
 from slimface.train.step import Train
 
 SIZE_PX = (480, 640)
@@ -71,6 +81,16 @@ def _after(step: AnyStep, detector: Detector) -> tuple[Detector, bool]:
             return _cut(step, detector)
         case IterativePrune() | SoftPrune() | FadeOut():
             return _cut(step.prune, detector)
+        case PruneNet():
+            net = net_of(detector, step.train.net, where=detector.spec.name)
+            narrow, sure = _cut(step.cut_of(net), net, step.groups(net))
+            return with_nets(detector, {step.train.net: narrow}), sure
+        case SoftSearch():
+            return _searched(step.search, detector)
+        case BFpgm():
+            return _searched(step, detector)
+        case Search():
+            return _cut(Prune(allocator=Uniform(budget=step.budgets[0])), detector)[0], False
         case Shrink():
             # Carriers may stay, which only the weights can tell.
             return detector, False
@@ -78,16 +98,28 @@ def _after(step: AnyStep, detector: Detector) -> tuple[Detector, bool]:
             return detector, True
 
 
-def _cut(step: Prune, detector: Detector) -> tuple[Detector, bool]:
+def _cut(
+    step: Prune, detector: Detector, groups: tuple[ChannelGroup, ...] | None = None
+) -> tuple[Detector, bool]:
     """Cut by chance: how many channels each group loses does not depend on which."""
-    chance = step.model_copy(update={"importance": Random()})
+    groups = groups or channel_groups(detector)
+    scores = importances(detector, groups, Random())
+    sure = step.allocator.kind in ("uniform", "per_group")
     with TemporaryDirectory() as folder:
-        after = chance(detector, Context(folder=Path(folder)))
-    return after, step.allocator.kind in ("uniform", "per_group")
+        chosen = step.choose(detector, groups, Context(folder=Path(folder)), scores=scores)
+    return remove_channels(detector, chosen.keep, groups=groups), sure
+
+
+def _searched(step: BFpgm, detector: Detector) -> tuple[Detector, bool]:
+    """About what a search may leave: the rates it finds are not known yet."""
+    budget = parse_budget(f"-{100 * step.target:g}% params")
+    return _cut(Prune(allocator=Uniform(budget=budget)), detector)[0], False
 
 
 def _line(kind: str, says: str, detector: Detector, *, exact: bool) -> Planned:
-    counted = profile(detector, *SIZE_PX)
+    # The nets of a cascade see crops, so that it has no cost for a picture of a size.
+    size = detector.trace_size if isinstance(detector.spec, CascadeSpec) else SIZE_PX
+    counted = profile(detector, *size)
     return Planned(kind, says, counted.parameters, counted.macs, exact)
 
 
@@ -102,8 +134,21 @@ def _says(step: AnyStep) -> str:
             return f"{_amount(step.prune)}, every {step.every} of {_epochs(step.train)}"
         case FadeOut():
             return f"{_amount(step.prune)}, over {_epochs(step.train)}"
+        case PruneNet():
+            rounds = f"{step.rounds} rounds of {_epochs(step.train)}"
+            return f"{step.train.net}: {_amount(step.prune)}, in {rounds}"
+        case SoftSearch():
+            found = f"{step.search.target:.0%} of the parameters by {_evaluations(step.search)}"
+            return f"{found}, every {step.every} of {_epochs(step.train)}"
+        case BFpgm():
+            return f"{step.target:.0%} of the parameters by {_evaluations(step)}"
+        case Search():
+            budgets = ", ".join(str(budget) for budget in step.budgets)
+            return f"{budgets} by {step.trials} candidates"
         case Train():
             return _epochs(step)
+        case TrainNet():
+            return f"{step.net}: {_epochs(step)}"
         case Evaluate():
             return f"of the {step.of}"
         case Export():
@@ -125,6 +170,10 @@ def _amount(step: Prune) -> str:
     return f"{amount} by {step.importance.kind}, {allocator.kind}"
 
 
-def _epochs(step: Train) -> str:
-    size = f" at {step.size_px} px" if hasattr(step, "size_px") else ""
+def _evaluations(step: BFpgm) -> str:
+    return f"{1 + step.random + step.guided} evaluations"
+
+
+def _epochs(step: Train | TrainNet) -> str:
+    size = f" at {step.size_px} px" if isinstance(step, Train) else ""
     return f"{step.schedule.epochs} epochs{size}"

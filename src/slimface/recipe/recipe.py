@@ -10,10 +10,12 @@ from pydantic import Field
 from slimface.bench.step import Measure
 from slimface.compress.prune.fade import FadeOut
 from slimface.compress.prune.iterative import IterativePrune
+from slimface.compress.prune.net import PruneNet
 from slimface.compress.prune.reinit import Reinit
 from slimface.compress.prune.soft import SoftPrune
 from slimface.compress.prune.step import Prune
 from slimface.compress.search.bfpgm import BFpgm
+from slimface.compress.search.soft import SoftSearch
 from slimface.compress.search.step import Search
 from slimface.compress.shrink.step import Shrink
 from slimface.core.value import Value
@@ -29,11 +31,13 @@ AnyStep = Annotated[
     | TrainNet
     | Prune
     | IterativePrune
+    | PruneNet
     | SoftPrune
     | FadeOut
     | Reinit
     | Search
     | BFpgm
+    | SoftSearch
     | Shrink
     | Evaluate
     | Export
