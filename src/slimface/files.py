@@ -1,11 +1,17 @@
 """Files: written whole, or not at all; and the folder of what is kept between runs."""
 
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from slimface.errors import UsageError
+
+SEAL = "SHA256SUMS"
+"""File in a folder that is made as a whole: the digests of all others."""
 
 
 @contextmanager
@@ -40,6 +46,12 @@ def together(path: Path) -> Iterator[Path]:
             file.replace(target)
 
 
+def bytes_of(path: Path) -> int:
+    """Return how many bytes a file has, or all files of a folder."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` so that nobody ever sees half of it."""
     with beside(path) as part:
@@ -49,3 +61,42 @@ def write_text(path: Path, text: str) -> None:
 def home() -> Path:
     """Return the folder of what is kept between runs: ``SLIMFACE_HOME``, or the user's cache."""
     return Path(os.environ.get("SLIMFACE_HOME") or Path.home() / ".cache" / "slimface")
+
+
+@contextmanager
+def beside_folder(folder: Path) -> Iterator[Path]:
+    """Give a hidden folder next to ``folder``, which it replaces at the end, sealed.
+
+    After an error nothing is left, and what was there before is untouched.
+
+    Raises:
+        UsageError: There is a folder already, with something in it that was not made here.
+    """
+    if (
+        folder.exists()
+        and not (folder / SEAL).is_file()
+        and (not folder.is_dir() or any(folder.iterdir()))
+    ):
+        raise UsageError(
+            f"{folder} is there already and has no {SEAL}: slimface did not make it.\n"
+            "Nothing was replaced. Choose another folder, or remove it yourself."
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{os.getpid()}-", dir=folder.parent) as scratch:
+        part = Path(scratch) / folder.name
+        part.mkdir()
+        yield part
+        _seal(part)
+        if folder.is_dir():
+            folder.rename(Path(scratch) / "replaced")
+        part.rename(folder)
+
+
+def _seal(folder: Path) -> None:
+    """Write the digests of all files, as ``sha256sum --check`` reads them."""
+    lines = [
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(folder).as_posix()}\n"
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    ]
+    write_text(folder / SEAL, "".join(lines))

@@ -1,5 +1,6 @@
 """``slimface export``: a file for devices, kept only if it finds the same faces."""
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,18 +9,22 @@ import typer
 from slimface.cli.console import diary, print_json, track
 from slimface.cli.size import read_size
 from slimface.errors import UsageError
+from slimface.files import bytes_of
 
 if TYPE_CHECKING:
     from slimface.model.detector import Detector
 
 PICTURES = 50
 
+APPS = ("web",)
+"""Folders around an ONNX file."""
+
 FORMATS = ("onnx", "openvino", "ncnn", "executorch", "litert", "torchscript", "torchmobile")
 
 
 def export(
     model: Annotated[str, typer.Argument(help="Name of the zoo, or a checkpoint.")],
-    form: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")] = "onnx",
+    form: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS + APPS)}.")] = "onnx",
     out: Annotated[
         Path | None, typer.Option(help="The file.  [default: the model's name, here]")
     ] = None,
@@ -48,6 +53,10 @@ def export(
         float | None,
         typer.Option(min=0, max=1, help="Least share of faces to match.  [default: 0.995]"),
     ] = None,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(help="web: npm package of onnxruntime-web.  [default: fetched with npm]"),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")] = False,
 ) -> None:
     """Write MODEL to a file for devices, and keep it only if it finds the same faces."""
@@ -56,8 +65,10 @@ def export(
     from slimface.export.gate import export as export_file
     from slimface.export.parity import TOLERANCES
     from slimface.export.pictures import read_pictures, sample_pictures
+    from slimface.export.web import export_web
+    from slimface.model.mtcnn import MTCNN
 
-    kind = format_named(form)
+    kind = format_named("onnx" if form in APPS else form)
     asked = {"opset": opset, "exporter": exporter, "dynamic": False if fixed else None}
     options = {
         "decode": decode,
@@ -71,9 +82,14 @@ def export(
     if tolerance is not None:
         limits = limits.model_copy(update={"matched": tolerance})
     detector, provenance = _open(model)
-    path = out or Path(Path(model).stem + kind.suffix)
+    path = out or Path(
+        f"{_stem(model)}-{form}"
+        if form in APPS
+        else _stem(model) + ("-" + form if isinstance(detector, MTCNN) else kind.suffix)
+    )
+    write = functools.partial(export_web, runtime=runtime) if form in APPS else export_file
     seen = read_pictures(pictures, limit=PICTURES) if pictures else sample_pictures()
-    report = export_file(
+    report = write(
         detector,
         path,
         writer,
@@ -84,19 +100,29 @@ def export(
     )
     if json:
         parity = report.model_dump(mode="json")
-        size_bytes = path.stat().st_size
+        size_bytes = bytes_of(path)
         print_json({"file": str(path), "format": form, "bytes": size_bytes, "parity": parity})
         return
-    diary.print(f"File: {path} ({path.stat().st_size:,} bytes)", markup=False)
+    what = "Folder" if path.is_dir() else "File"
+    diary.print(f"{what}: {path} ({bytes_of(path):,} bytes)", markup=False)
+
+
+def _stem(model: str) -> str:
+    """A name for the file: that of the model, or of the cascade whose nets are replaced."""
+    return Path(model.partition(",")[0]).stem
 
 
 def _open(model: str) -> tuple["Detector", dict[str, Any]]:
     """Return a model that can still be traced, and where it comes from."""
-    from slimface.loading import load
+    from slimface.loading import COMPOSED, load
+    from slimface.model.cascade import open_composed
     from slimface.model.checkpoint import load_checkpoint
 
     path = Path(model)
-    if path.suffix == ".safetensors":
+    if COMPOSED.search(model):
+        detector, origin = open_composed(model)
+        provenance = origin.model_dump(mode="json", exclude_none=True)
+    elif path.suffix == ".safetensors":
         checkpoint = load_checkpoint(path)
         detector = checkpoint.detector
         provenance = checkpoint.provenance.model_dump(mode="json", exclude_none=True)

@@ -1,0 +1,217 @@
+"""slimface.js, the detector of pages, compared with the pipeline in Node."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import slimface.export
+from slimface.core.anchors import AnchorGrid, AnchorLevel
+from slimface.core.spec import Architecture, DetectorSpec, Postprocess, Preprocess
+from slimface.deploy.pipeline import DecodedFaces, Pipeline, RawFaces, Settings
+from slimface.export.golden import Golden, golden
+
+RUNNER = Path(slimface.export.__file__).parent / "apps" / "js" / "slimface.js"
+HARNESS = """
+import { readFileSync } from "node:fs";
+const js = await import(process.argv[1]);
+const folder = process.argv[2];
+const told = JSON.parse(readFileSync(`${folder}/case.json`));
+const { spec, picture, settings, canvas, outputs } = told;
+const floats = (name) => {
+  try { return new Float32Array(new Uint8Array(readFileSync(`${folder}/${name}.f32`)).buffer); }
+  catch { return undefined; }
+};
+const rgba = new Uint8ClampedArray(readFileSync(`${folder}/rgba.bin`));
+class Tensor { constructor(type, data, dims) { Object.assign(this, { type, data, dims }); } }
+let seen;
+const names = ["logits", "offsets", "scores", "boxes", "landmarks"];
+const session = {
+  inputNames: ["images"],
+  run: async ({ images }) => {
+    seen = images;
+    return Object.fromEntries(names.map((n) => [n, { data: floats(n) }]).filter(([, t]) => t.data));
+  },
+};
+const detector = new js.Detector({ Tensor }, session, { spec, canvas, outputs });
+try {
+  const { faces } = await detector.detect({ data: rgba, ...picture }, settings);
+  const wanted = floats("images");
+  let far = seen.data.length === wanted.length ? 0 : Infinity;
+  for (let i = 0; i < wanted.length; i++) far = Math.max(far, Math.abs(wanted[i] - seen.data[i]));
+  console.log(JSON.stringify({ faces, far, dims: seen.dims }));
+} catch (error) {
+  console.log(JSON.stringify({ error: error.message, kind: error.constructor.name }));
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    found = shutil.which("node")
+    if found is None:
+        pytest.skip("no Node.js on this machine; `apt-get install nodejs` brings it")
+    return found
+
+
+def run(node, tmp_path, pipeline, proof: Golden, *, settings=None, outputs="raw") -> dict:
+    """Detect with slimface.js, the network played by the tensors of a golden picture."""
+    proof.write(tmp_path)
+    height, width = proof.picture.shape[:2]
+    rgba = np.dstack([proof.picture, np.full((height, width), 255, np.uint8)])
+    (tmp_path / "rgba.bin").write_bytes(rgba.tobytes())
+    case = {
+        "spec": pipeline.spec.model_dump(mode="json"),
+        "picture": {"height": height, "width": width},
+        "settings": settings or {},
+        "canvas": pipeline.canvas,
+        "outputs": outputs,
+    }
+    (tmp_path / "case.json").write_text(json.dumps(case))
+    command = [node, "--input-type=module", "-e", HARNESS, str(RUNNER), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+class Noise:
+    """A network that answers noise: every branch of the decoding has something to do."""
+
+    def __init__(self, spec: DetectorSpec, *, decoded: bool) -> None:
+        self.spec, self.decoded = spec, decoded
+
+    def __call__(self, images):
+        rng = np.random.default_rng(5)
+        count = self.spec.anchors.count(*images.shape[2:])
+        values = rng.normal(size=(1, count)).astype(np.float32)
+        shape = (1, count, self.spec.landmarks, 2)
+        points = rng.normal(size=shape).astype(np.float32) if self.spec.landmarks else None
+        if self.decoded:
+            low = rng.uniform(0, 80, size=(1, count, 2))
+            boxes = np.concatenate([low, low + rng.uniform(1, 60, size=low.shape)], axis=2)
+            return DecodedFaces(1 / (1 + np.exp(-values)), boxes.astype(np.float32), points)
+        return RawFaces(values, rng.normal(size=(1, count, 4)).astype(np.float32), points)
+
+
+def noisy(*, decoded=False, canvas=None, **changes) -> Pipeline:
+    fields = {
+        "name": "noise",
+        "architecture": Architecture(name="tiny"),
+        "preprocess": Preprocess(mean=(123, 117, 104), scale=0.017, colour="bgr", multiple_of=32),
+        "anchors": AnchorGrid(
+            levels=(AnchorLevel(stride=8, sizes=(16, 32)), AnchorLevel(stride=16, sizes=(64.0,)))
+        ),
+        "postprocess": Postprocess(score_floor=0.3, nms_overlap=0.4, cap=40),
+        "landmarks": 5,
+    }
+    spec = DetectorSpec(**fields | changes)
+    return Pipeline(spec, Noise(spec, decoded=decoded), canvas=canvas)
+
+
+PICTURE = np.random.default_rng(3).integers(0, 256, (90, 141, 3), dtype=np.uint8)
+
+
+def agree(given: dict, faces) -> None:
+    assert len(given["faces"]) == len(faces) > 3
+    for face, box, score in zip(given["faces"], faces.boxes, faces.scores, strict=True):
+        np.testing.assert_allclose(face["box"], box, atol=1e-3)
+        assert face["score"] == pytest.approx(score, abs=1e-5)
+    if faces.landmarks is not None:
+        points = [face["landmarks"] for face in given["faces"]]
+        np.testing.assert_allclose(points, faces.landmarks, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"landmarks": 0},
+        {"decoded": True},
+        {"canvas": (64, 96)},
+        {"canvas": (128, 160)},
+        {"anchors": AnchorGrid(levels=(AnchorLevel(stride=8, sizes=(20,)),), clip=True, centre=0)},
+        {
+            "anchors": AnchorGrid(
+                levels=(AnchorLevel(stride=16, sizes=(20,), step=8),), height_per_width=1.25
+            )
+        },
+    ],
+    ids=["raw", "no landmarks", "decoded", "small canvas", "large canvas", "clipped", "tall"],
+)
+def test_it_finds_what_the_pipeline_finds(node, tmp_path, changes):
+    pipeline = noisy(**changes)
+    images = np.array(pipeline.prepare([PICTURE]))
+    answer = pipeline.network(images)
+    names = ("logits", "offsets", "scores", "boxes", "landmarks")
+    tensors = {n: getattr(answer, n, None) for n in names}
+    tensors = {"images": images, **{n: t for n, t in tensors.items() if t is not None}}
+    faces = pipeline.detect(PICTURE)
+    outputs = "decoded" if changes.get("decoded") else "raw"
+    given = run(node, tmp_path, pipeline, Golden(PICTURE, tensors, faces), outputs=outputs)
+    assert given["dims"] == list(images.shape)
+    # One level of 255 where a picture was resized, times the scale.
+    assert given["far"] < (0.018 if pipeline.canvas == (64, 96) else 1e-5)
+    agree(given, faces)
+
+
+def test_settings_count(node, tmp_path):
+    pipeline = noisy()
+    settings = Settings(longest_px=77, score_floor=0.5, nms_overlap=0.2, cap=7)
+    images = np.array(pipeline.prepare([PICTURE], settings))
+    answer = pipeline.network(images)
+    tensors = {
+        "images": images,
+        "logits": answer.logits,
+        "offsets": answer.offsets,
+        "landmarks": answer.landmarks,
+    }
+    faces = pipeline.detect(PICTURE, settings)
+    asked = {"longest": 77, "score": 0.5, "overlap": 0.2, "cap": 7}
+    given = run(node, tmp_path, pipeline, Golden(PICTURE, tensors, faces), settings=asked)
+    assert len(faces) == 7
+    agree(given, faces)
+
+
+def test_pictures_are_resized_as_opencv_does(node, tmp_path):
+    smooth = cv2.GaussianBlur(PICTURE, (0, 0), 2)
+    for longest in (50, 300):
+        pipeline = noisy(preprocess=Preprocess())
+        images = np.array(pipeline.prepare([smooth], Settings(longest_px=longest)))
+        answer = pipeline.network(images)
+        tensors = {"images": images, "logits": answer.logits, "offsets": answer.offsets}
+        proof = Golden(smooth, tensors, pipeline.detect(smooth, Settings(longest_px=longest)))
+        given = run(node, tmp_path, pipeline, proof, settings={"longest": longest})
+        assert given["far"] <= 1
+
+
+def test_a_real_network_gives_the_golden_faces(node, tmp_path, tiny_onnx):
+    from slimface.deploy.runtimes import open_exported
+
+    pipeline = open_exported(tiny_onnx)
+    proof = golden(pipeline)
+    given = run(node, tmp_path, pipeline, proof)
+    for face, box in zip(given["faces"], proof.faces.boxes, strict=True):
+        np.testing.assert_allclose(face["box"], box, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda tensors: tensors | {"logits": tensors["logits"][:, 1:]}, "anchors"),
+        (lambda tensors: tensors | {"logits": tensors["logits"] * np.nan}, "no numbers"),
+    ],
+)
+def test_answers_that_do_not_fit_are_refused(node, tmp_path, change, word):
+    pipeline = noisy(landmarks=0)
+    images = np.array(pipeline.prepare([PICTURE]))
+    answer = pipeline.network(images)
+    tensors = {"images": images, "logits": answer.logits, "offsets": answer.offsets}
+    given = run(
+        node, tmp_path, pipeline, Golden(PICTURE, change(tensors), pipeline.detect(PICTURE))
+    )
+    assert given["kind"] == "SlimfaceError"
+    assert word in given["error"]
