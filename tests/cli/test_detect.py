@@ -234,3 +234,52 @@ def test_ctrl_c_keeps_what_was_found(tmp_path, tiny_onnx):
     left = {path.name for path in drawn.iterdir()}
     assert left >= {row["name"] for row in done}
     assert not any(name.startswith(".") for name in left)
+
+
+def test_a_model_without_landmarks_cannot_align(run, album, tmp_path):
+    code, _, err = run(album, "--align", 112, "--save", tmp_path / "crops")
+    assert code == 2
+    assert "without landmarks" in err
+    assert not list((tmp_path / "crops").rglob("*.png"))
+
+
+def test_aligned_crops_need_a_place(run, album):
+    code, _, err = run(album, "--align", 112)
+    assert code == 2
+    assert "--save" in err
+
+
+def test_faces_are_written_as_labels(run, album, tmp_path):
+    code, _, _ = run(album, "--format", "labels", "--out", tmp_path / "label.txt")
+    assert code == 0
+    lines = (tmp_path / "label.txt").read_text().splitlines()
+    assert lines[:3:2] == ["# day/a.png", "# day/b.jpg"]
+    assert lines[1].startswith("-2 14 8 8 -1 -1 -1")
+    assert len(lines[1].split()) == 20
+
+
+@pytest.fixture
+def with_landmarks(tmp_path):
+    """A detector with landmarks, as a checkpoint; its weights are random and its floor is 0."""
+    pytest.importorskip("torch")
+    from slimface.model.build import build
+    from slimface.model.checkpoint import save
+    from slimface.model.retinaface import retinaface
+
+    path = tmp_path / "small.safetensors"
+    save(build(retinaface(width=4), seed=0), path)
+    return path
+
+
+def test_aligned_crops_and_key_points_are_written(run, album, tmp_path, with_landmarks):
+    words = ["--model", with_landmarks, "--score", 0, "--cap", 2]
+    code, _, err = run(album, *words, "--align", 32, "--save", tmp_path / "crops")
+    assert code == 0, err
+    crops = sorted((tmp_path / "crops" / "day").glob("a.png-*.png"))
+    assert [crop.name for crop in crops] == ["a.png-000.png", "a.png-001.png"]
+    assert read_picture(crops[0]).shape == (32, 32, 3)
+    code, _, err = run(album, *words, "--format", "coco", "--out", tmp_path / "coco.json")
+    assert code == 0, err
+    rows = json.loads((tmp_path / "coco.json").read_text())
+    assert all(len(row["keypoints"]) == 15 for row in rows)
+    assert rows[0]["keypoints"][2::3] == [2] * 5

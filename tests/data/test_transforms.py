@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from slimface.core.faces import Faces
 from slimface.data.plan import MEAN_COLOUR, Recolour
-from slimface.data.transforms import Augment, PlainAugment, S3fdAugment
+from slimface.data.transforms import Augment, PlainAugment, RetinaFaceAugment, S3fdAugment
 
 RED, BLUE = (220, 30, 30), (30, 40, 90)
 QUIET = S3fdAugment(colour_share=0, min_area_px=100)
@@ -38,7 +38,15 @@ def pictures(draw: st.DrawFn) -> tuple[int, int, tuple[int, int, int, int]]:
     return height, width, (x, y, x + side_x, y + side_y)
 
 
-@pytest.mark.parametrize("augment", [QUIET, PlainAugment(min_area_px=100)], ids=["s3fd", "plain"])
+@pytest.mark.parametrize(
+    "augment",
+    [
+        QUIET,
+        RetinaFaceAugment(colour_share=0, min_area_px=100),
+        PlainAugment(min_area_px=100),
+    ],
+    ids=["s3fd", "retinaface", "plain"],
+)
 @given(case=pictures(), seed=st.integers(0, 10_000), size=st.sampled_from([64, 160]))
 @settings(max_examples=150, deadline=None)
 def test_boxes_and_landmarks_move_with_their_pixels(
@@ -264,3 +272,42 @@ def test_a_picture_without_faces_gives_a_sample_without_faces() -> None:
     sample, moved = S3fdAugment()(picture, Faces.none(), np.random.default_rng(0), 64)
     assert sample.shape == (64, 64, 3)
     assert len(moved) == 0
+
+
+def test_crops_of_retinaface_hold_a_whole_face() -> None:
+    boxes = np.array([[200, 180, 212, 190], [300, 200, 311, 214]], dtype=np.float32)
+    augment = RetinaFaceAugment(mirror=0)
+    shares = set()
+    for seed in range(100):
+        plan = augment.plan((400, 600), Faces.annotated(boxes), np.random.default_rng(seed), 64)
+        x1, y1, x2, y2 = plan.source
+        shares.add(round((x2 - x1) / 400 / 0.05) * 0.05)
+        assert ((boxes[:, :2] >= (x1, y1)) & (boxes[:, 2:] <= (x2, y2))).all(axis=1).any()
+    assert {round(share, 2) for share in shares} == {0.3, 0.45, 0.6, 0.8, 1.0}
+
+
+def test_a_picture_no_crop_fits_is_shown_whole_at_the_upper_left() -> None:
+    faces = Faces.annotated([[0, 0, 90, 30]])
+    plan = RetinaFaceAugment(mirror=0).plan((30, 90), faces, np.random.default_rng(0), 90)
+    assert (plan.source, plan.target) == ((0, 0, 90, 30), (0, 0, 90, 30))
+    np.testing.assert_allclose(plan.faces.boxes, faces.boxes)
+
+
+def test_landmarks_outside_a_crop_stay_where_they_are_and_missing_ones_stay_missing() -> None:
+    points = np.full((2, 5, 2), 55.0, dtype=np.float32)
+    points[0, 0] = (4.0, 50.0)
+    points[1] = np.nan
+    faces = Faces.annotated([[4, 30, 120, 90], [50, 50, 60, 60]], points)
+    augment = RetinaFaceAugment(mirror=0, shares=(0.5,), colour_share=0)
+    for seed in range(20):
+        plan = augment.plan((160, 160), faces, np.random.default_rng(seed), 80)
+        for box, five in zip(plan.faces.boxes, plan.faces.landmarks, strict=True):
+            assert np.isnan(five).all() == (box[2] - box[0] <= 11)
+            if np.isfinite(five).all():
+                assert five[0, 0] == pytest.approx(five[1, 0] - 51, abs=1.5)
+
+
+def test_a_shift_of_colour_comes_first() -> None:
+    grey = np.full((4, 4, 3), 100, np.uint8)
+    assert (Recolour(shift=20, brightness=1.5)(grey) == 180).all()
+    assert (Recolour(shift=-30)(grey) == 70).all()

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
 from slimface.core.anchors import AnchorGrid, AnchorLevel
-from slimface.train.assign import ScaleCompensated, overlaps
+from slimface.train.assign import BestOverlap, ScaleCompensated, overlaps
 
 GRID = AnchorGrid(levels=(AnchorLevel(stride=8, sizes=(16,)), AnchorLevel(stride=16, sizes=(32,))))
 
@@ -76,3 +76,38 @@ def test_the_later_face_wins_an_anchor_that_two_claim() -> None:
 def test_no_face_matches_nothing() -> None:
     anchors = torch.tensor(GRID.anchors(32, 32))
     assert not ScaleCompensated()(torch.zeros(0, 4), anchors).positive.any()
+
+
+def plain_best_overlap(boxes: torch.Tensor, anchors: torch.Tensor) -> tuple[list[int], list[bool]]:
+    """RetinaFace's matching, anchor by anchor and face by face, from its description."""
+    table = box_iou(corners(anchors), boxes).tolist()
+    best = [max(row) for row in table]
+    face = [row.index(max(row)) for row in table]
+    for j in range(len(boxes)):
+        column = [row[j] for row in table]
+        if max(column) >= 0.2:
+            i = column.index(max(column))
+            best[i], face[i] = 2.0, j
+    return face, [value >= 0.35 for value in best]
+
+
+@given(st.integers(0, 10_000), st.integers(1, 9))
+@settings(max_examples=30, deadline=None)
+def test_best_overlap_is_the_published_rule(seed: int, count: int) -> None:
+    boxes, anchors = drawn_boxes(seed, count), torch.tensor(GRID.anchors(64, 64))
+    found = BestOverlap()(boxes, anchors)
+    face, positive = plain_best_overlap(boxes, anchors)
+    assert found.positive.tolist() == positive
+    assert found.face[found.positive].tolist() == [
+        one for one, is_face in zip(face, positive, strict=True) if is_face
+    ]
+
+
+def test_a_face_that_no_anchor_overlaps_takes_no_anchor_from_another() -> None:
+    anchors = torch.tensor([[20.0, 20, 16, 16]])
+    face, speck = [12.0, 12, 28, 28], [19.0, 19, 21, 21]
+    found = BestOverlap()(torch.tensor([face, speck]), anchors)
+    assert found.face.tolist() == [0]
+    assert found.positive.tolist() == [True]
+    assert not BestOverlap()(torch.tensor([speck]), anchors).positive.any()
+    assert not BestOverlap()(torch.zeros(0, 4), anchors).positive.any()

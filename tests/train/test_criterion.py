@@ -1,10 +1,14 @@
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 from slimface.core.faces import Faces
 from slimface.data.batches import Batch
+from slimface.model import retinaface
+from slimface.model.build import build
 from slimface.model.detector import Detector, RawTensors
 from slimface.train.criterion import MultiBox
+from slimface.train.presets import preset
 
 SIZE = 64
 
@@ -66,3 +70,56 @@ def test_the_gradient_reaches_logits_and_offsets(detector: Detector) -> None:
     MultiBox()(detector, raw, batch(Faces.annotated([[4, 4, 30, 36]]))).total.backward()
     assert raw.logits.grad is not None and raw.logits.grad.abs().sum() > 0
     assert raw.offsets.grad is not None and raw.offsets.grad.abs().sum() > 0
+
+
+def retinaface_answer(count: int) -> tuple[Detector, RawTensors]:
+    detector = build(retinaface.retinaface(width=4), seed=0)
+    raw = answer(detector, count)
+    points = torch.randn(*raw.logits.shape, 5, 2, generator=torch.Generator().manual_seed(1))
+    return detector, raw._replace(landmarks=points)
+
+
+def test_only_annotated_landmarks_are_learnt_and_weigh_as_published() -> None:
+    """Summed over points and coordinates, divided by the matched anchors that have them."""
+    boxes = np.array([[4, 4, 30, 36], [34, 30, 60, 60]], dtype=np.float32)
+    points = np.full((2, 5, 2), np.nan, dtype=np.float32)
+    points[0] = [[10, 12], [22, 12], [16, 20], [11, 28], [21, 28]]
+    faces = Faces.annotated(boxes, points)
+    detector, raw = retinaface_answer(1)
+    criterion = preset(detector.spec).criterion
+    assert isinstance(criterion, MultiBox)
+    anchors = torch.tensor(detector.spec.anchors.anchors(SIZE, SIZE))
+    assignment = criterion.matching(torch.tensor(boxes), anchors)
+    total, count = 0.0, 0
+    for i in assignment.positive.nonzero().flatten().tolist():
+        if assignment.face[i] == 0:
+            x, y, width, height = anchors[i].tolist()
+            want = (torch.tensor(points[0]) - torch.tensor([x, y])) / torch.tensor(
+                [0.1 * width, 0.1 * height]
+            )
+            total += float(F.smooth_l1_loss(raw.landmarks[0, i], want, reduction="sum"))
+            count += 1
+    assert count < int(assignment.positive.sum())
+    loss = criterion(detector, raw, batch(faces))
+    assert abs(float(loss.parts["landmarks"]) - total / count) < 1e-3
+    whole = loss.parts["class"] + 2 * loss.parts["box"] + loss.parts["landmarks"]
+    torch.testing.assert_close(loss.total, whole)
+
+
+def test_without_annotated_landmarks_there_is_nothing_to_learn_of_them() -> None:
+    detector, raw = retinaface_answer(2)
+    plain, marked = [[4, 4, 30, 36]], np.full((1, 5, 2), np.nan)
+    loss = MultiBox()(detector, raw, batch(Faces.annotated(plain), Faces.annotated(plain)))
+    assert "landmarks" not in loss.parts
+    mixed = batch(Faces.annotated(plain), Faces.annotated(plain, marked))
+    assert float(MultiBox()(detector, raw, mixed).parts["landmarks"]) == 0
+
+
+def test_a_face_with_some_of_its_landmarks_teaches_those() -> None:
+    points = np.array([[[10, 12], [22, 12], [np.nan] * 2, [11, 28], [21, 28]]])
+    detector, raw = retinaface_answer(1)
+    raw.landmarks.requires_grad_()
+    faces = Faces.annotated([[4, 4, 30, 36]], points)
+    MultiBox()(detector, raw, batch(faces)).total.backward()
+    taught = raw.landmarks.grad[0].abs().sum(dim=(0, 2)) > 0
+    assert taught.tolist() == [True, True, False, True, True]
