@@ -1,6 +1,7 @@
 """Open any model: a name of the zoo, a checkpoint, or an exported file."""
 
 import difflib
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from slimface.errors import CheckpointError, MissingError, UsageError
 
 PICKLES = frozenset({".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".tar"})
 CHECKPOINT = ".safetensors"
+COMPOSED = re.compile(r",\w+=")
+"""What names a cascade whose nets come from several places; see ``slimface.model.cascade``."""
 
 
 Progress = Callable[[int, int], None]
@@ -28,7 +31,8 @@ def load(
 
     Args:
         source: A name of the zoo (``eresfd``; see ``slimface zoo``), a ``.safetensors``
-            checkpoint, or an exported file (``.onnx``). Exported files need no torch.
+            checkpoint, or an exported file (``.onnx``; a cascade: its folder). Exported files need
+            no torch. ``mtcnn,rnet=FILE`` is a cascade with another net.
         threads: Threads to compute with; None leaves it to the runtime.
         device: Where torch computes; exported files run on the processor.
         progress: Told how a download goes, where weights of the zoo are not here yet.
@@ -38,6 +42,8 @@ def load(
         UsageError: No model has this name, or the file is of no kind that can be opened.
         CheckpointError: The file is broken, foreign, or a pickle.
     """
+    if COMPOSED.search(str(source)):
+        return _load_with_torch(str(source), threads, device, progress)
     path = Path(source)
     suffix = path.suffix.lower()
     folder = is_cascade(path)
@@ -73,6 +79,7 @@ def _load_with_torch(
         import torch
 
         from slimface.model import checkpoint, zoo
+        from slimface.model.cascade import open_composed
         from slimface.model.predictor import pipeline
     except ImportError as error:
         if error.name is None or error.name.startswith("slimface"):
@@ -85,6 +92,9 @@ def _load_with_torch(
     if isinstance(source, Path):
         detector = checkpoint.load_checkpoint(source).detector
         name = source.stem
+    elif COMPOSED.search(source):
+        detector, _ = open_composed(source, progress=progress)
+        name = source
     else:
         _check_name(source, [known.name for known in zoo.entries()])
         detector = zoo.load(source, progress=progress)

@@ -28,6 +28,8 @@ from slimface.core.benchmark import Benchmark, Spread
 from slimface.data.drawn import Drawn, draw
 from slimface.deploy.pipeline import Picture
 from slimface.errors import CheckpointError, MissingError, UsageError
+from slimface.files import bytes_of
+from slimface.loading import COMPOSED
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +159,7 @@ class _Contestant:
         parts = [_spread([times[:, part] for times in self.rounds]) for part in range(3)]
         return {
             **ready,
-            "model": path.name if path.is_file() else name,
+            "model": path.name if path.exists() else name,
             "threads": self.threads,
             "total": _spread([times.sum(axis=1) for times in self.rounds]),
             "preprocess": parts[0],
@@ -166,7 +168,7 @@ class _Contestant:
             "rounds": len(self.rounds),
             "runs": sum(len(times) for times in self.rounds),
             **last,
-            "file_bytes": path.stat().st_size if path.is_file() else None,
+            "file_bytes": bytes_of(path) if path.exists() else None,
         }
 
     def _ask(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -225,5 +227,7 @@ def _check(
         )
     for model in models:
         path = Path(model)
-        if (path.suffix or path.parent != Path()) and not path.is_file():
+        if COMPOSED.search(str(model)):
+            continue
+        if (path.suffix or path.parent != Path()) and not path.exists():
             raise MissingError(f"There is no model file {path}.\nCheck the path.")

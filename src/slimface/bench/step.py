@@ -1,6 +1,5 @@
 """Measure: the step that times the exported files on this machine."""
 
-import hashlib
 from typing import Literal
 
 from pydantic import Field
@@ -8,6 +7,7 @@ from pydantic import Field
 from slimface.bench.latency import benchmark
 from slimface.core.value import Value
 from slimface.errors import RecipeError
+from slimface.loading import load
 from slimface.model.detector import Detector
 from slimface.step import Context, Role
 
@@ -31,7 +31,7 @@ class Measure(Value):
             )
         first, last = context.exported[0], context.exported[-1]
         files = [first] if first == last else [first, last]
-        digest = hashlib.sha256(last.read_bytes()).hexdigest()
+        digest = load(last).fingerprint()
         measured = benchmark(
             files, sizes=self.sizes, threads=self.threads, rounds=self.rounds, runs=self.runs
         )

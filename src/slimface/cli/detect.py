@@ -70,6 +70,10 @@ def detect(
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse larger pictures before they are decoded.")
     ] = 100_000_000,
+    min_face: Annotated[
+        float | None,
+        typer.Option(min=1, help="Cascades: smallest face looked for, in pixels.  [default: its]"),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the runtime.")] = None,
     device: Annotated[str, typer.Option(help="Where torch computes: cpu, cuda, mps.")] = "cpu",
 ) -> None:
@@ -93,7 +97,7 @@ def detect(
         _check_stems(things)
     for folder in (save, out if format_ == "wider" else out and out.parent):
         _make_folder(folder)
-    pipeline = open_model(model, threads=threads, device=device)
+    pipeline = open_model(model, threads=threads, device=device, min_face=min_face)
     if align is not None and not pipeline.spec.landmarks:
         raise UsageError(
             f"{pipeline.name} finds boxes without landmarks, by which faces are aligned.\n"
@@ -302,4 +306,3 @@ class Session:
             columns = zip(*(t.as_row().values() for t in self.timings), strict=True)
             medians = [f"{statistics.median(column):.1f}" for column in columns]
             yield [f"{len(self.found)} pictures", str(faces), *medians]
-

@@ -88,6 +88,10 @@ def evaluate(
         Path | None, typer.Option(help="Write the detections as event/name.txt.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write the stamped result as JSON.")] = None,
+    min_face: Annotated[
+        float | None,
+        typer.Option(min=1, help="Cascades: smallest face looked for, in pixels.  [default: its]"),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the runtime.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 1,
     device: Annotated[str, typer.Option(help="Where torch computes: cpu, cuda, mps.")] = "cpu",
@@ -136,7 +140,7 @@ def evaluate(
         evaluation = _score_predictions(predictions, faces, given, missing_ok, command)
     else:
         evaluation, kept = _evaluate_model(
-            str(model), pictures, faces, given, threads, device,
+            str(model), pictures, faces, given, threads, device, min_face=min_face,
             folder=folder, save_predictions=save_predictions, workers=workers, landmarks=landmarks,
             command=command,
         )  # fmt: skip
@@ -215,6 +219,7 @@ def _evaluate_model(
     threads: int | None,
     device: str,
     *,
+    min_face: float | None,
     folder: Path | None,
     **options: Any,
 ) -> "tuple[Evaluation, Path]":
@@ -222,7 +227,7 @@ def _evaluate_model(
     from slimface.cli.opening import open_model
     from slimface.evaluate.evaluator import evaluate as evaluate_model
 
-    model = open_model(name, threads=threads, device=device)
+    model = open_model(name, threads=threads, device=device, min_face=min_face)
     kept = folder
     if kept is None:
         key = repr((model.fingerprint(), given, pictures.fingerprint(), truth.sha256))

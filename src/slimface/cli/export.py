@@ -82,11 +82,8 @@ def export(
     if tolerance is not None:
         limits = limits.model_copy(update={"matched": tolerance})
     detector, provenance = _open(model)
-    path = out or Path(
-        f"{_stem(model)}-{form}"
-        if form in APPS
-        else _stem(model) + ("-" + form if isinstance(detector, MTCNN) else kind.suffix)
-    )
+    is_folder = form in APPS or isinstance(detector, MTCNN)
+    path = out or Path(_stem(model) + (f"-{form}" if is_folder else kind.suffix))
     write = functools.partial(export_web, runtime=runtime) if form in APPS else export_file
     seen = read_pictures(pictures, limit=PICTURES) if pictures else sample_pictures()
     report = write(
@@ -119,6 +116,7 @@ def _open(model: str) -> tuple["Detector", dict[str, Any]]:
     from slimface.model.checkpoint import load_checkpoint
 
     path = Path(model)
+    detector: Detector
     if COMPOSED.search(model):
         detector, origin = open_composed(model)
         provenance = origin.model_dump(mode="json", exclude_none=True)

@@ -8,8 +8,26 @@ if TYPE_CHECKING:
     from slimface.deploy.pipeline import Pipeline
 
 
-def open_model(source: str, *, threads: int | None = None, device: str = "cpu") -> "Pipeline":
-    """As ``slimface.load``, with a progress bar for downloads."""
+def open_model(
+    source: str,
+    *,
+    threads: int | None = None,
+    device: str = "cpu",
+    min_face: float | None = None,
+) -> "Pipeline":
+    """As ``slimface.load``, with a progress bar for downloads.
+
+    Args:
+        source: Name or file.
+        threads: Threads to compute with.
+        device: Where torch computes.
+        min_face: Height in pixels of the smallest face that a cascade looks for.
+
+    Raises:
+        UsageError: ``min_face`` is for another model than a cascade.
+    """
+    from slimface.deploy.cascade import Cascade
+    from slimface.errors import UsageError
     from slimface.loading import load
 
     with progress_bar() as bars:
@@ -18,4 +36,12 @@ def open_model(source: str, *, threads: int | None = None, device: str = "cpu") 
         def show(done: int, total: int) -> None:
             bars.update(task, completed=done, total=total, visible=True)
 
-        return load(source, threads=threads, device=device, progress=show)
+        model = load(source, threads=threads, device=device, progress=show)
+    if min_face is None:
+        return model
+    if not isinstance(model, Cascade):
+        raise UsageError(
+            f"{source} sees faces of all sizes at once; --min-face is for cascades.\n"
+            "Leave it out; --scale or --longest make a detector faster."
+        )
+    return model.looking_for(min_face_px=min_face)

@@ -4,6 +4,7 @@ Source: Zhang et al., "Joint Face Detection and Alignment Using Multitask Cascad
 Networks", 2016, arXiv:1604.02878. The rules in which published systems differ are in the spec.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -132,6 +133,39 @@ class Cascade(Pipeline):
         self.networks = networks
         self.geometry = Geometry(spec)
         self.batch = batch
+
+    def looking_for(
+        self, *, min_face_px: float | None = None, proposals: int | None = None
+    ) -> "Cascade":
+        """Return this cascade with other limits; None leaves one as it is.
+
+        Args:
+            min_face_px: Smallest face looked for.
+            proposals: At most this many boxes go on at each step.
+
+        Raises:
+            UsageError: A limit is not positive.
+        """
+        asked = {"min_face_px": min_face_px, "proposals": proposals}
+        changes = {name: value for name, value in asked.items() if value is not None}
+        wrong = [f"{name} is {value}" for name, value in changes.items() if not value > 0]
+        if wrong:
+            raise UsageError(f"{wrong[0]}; it must be above 0.\nCorrect it.")
+        spec = self.spec.model_copy(update=changes)
+        words = "".join(f", {name} {value:g}" for name, value in changes.items())
+        before = self.fingerprint
+
+        def identity() -> str:
+            return hashlib.sha256(f"{before()} {spec.fingerprint()}".encode()).hexdigest()
+
+        return Cascade(
+            spec,
+            self.networks,
+            name=f"{self.name}{words}",
+            runtime=self.runtime,
+            identity=identity if changes else self._identity,
+            batch=self.batch,
+        )
 
     def detect_timed(
         self,

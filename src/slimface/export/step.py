@@ -12,7 +12,9 @@ from slimface.export.formats import AnyFormat
 from slimface.export.gate import export
 from slimface.export.onnx import Onnx
 from slimface.export.pictures import sample_pictures
+from slimface.files import SEAL, bytes_of
 from slimface.model.detector import Detector
+from slimface.model.mtcnn import MTCNN
 from slimface.step import Context
 
 
@@ -22,7 +24,8 @@ class Export(Value):
     kind: Literal["export"] = "export"
     format: AnyFormat = Onnx()
     file: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")
-    """Name of the file in the run folder; empty: ``model`` with the suffix of the format."""
+    """Name of the file in the run folder; empty: ``model`` with the suffix of the format. A cascade
+    becomes a folder of this name."""
 
     pictures: int = Field(default=20, gt=0)
     """So many validation pictures decide whether the file agrees with the model."""

@@ -6,15 +6,57 @@ cascade, or a name of the zoo.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from slimface.core.spec import CASCADE_NETS, CascadeSpec
 from slimface.errors import CheckpointError, UsageError
+from slimface.model import zoo
+from slimface.model.build import build
+from slimface.model.checkpoint import Provenance, load_checkpoint
 from slimface.model.detector import Detector
+from slimface.model.download import Progress
 from slimface.model.mtcnn import MTCNN, Stage
 
 _TRAINED_FOR = ("preprocess", "resize", "cells", "crop", "inclusive", "offset_pixels")
 """Rules that decide what a net sees and what its answers mean."""
+
+
+def open_composed(source: str, *, progress: Progress | None = None) -> tuple[MTCNN, Provenance]:
+    """Return the cascade of ``mtcnn,rnet=FILE``, and where its weights come from.
+
+    Raises:
+        UsageError, MissingError, CheckpointError: As ``split_source``, ``with_nets`` and what opens
+            the parts.
+    """
+    base, nets = split_source(source)
+    # Where all nets are replaced, only the rules of the base are needed: nothing is downloaded.
+    whole, provenance = _opened(base, progress, spec_only=set(nets) == set(CASCADE_NETS))
+    parts = {net: _opened(place, progress) for net, place in nets.items()}
+    given = [provenance, *(part for _, part in parts.values())]
+    composed = with_nets(whole, {net: part for net, (part, _) in parts.items()})
+    return composed, Provenance(
+        recipe=source,
+        origin=_both([one.origin for one in given]),
+        licence=_both([one.licence for one in given]),
+    )
+
+
+def _opened(
+    place: str, progress: Progress | None, *, spec_only: bool = False
+) -> tuple[Detector, Provenance]:
+    if Path(place).suffix:
+        checkpoint = load_checkpoint(place)
+        return checkpoint.detector, checkpoint.provenance
+    known = zoo.entry(place)
+    if spec_only:
+        return build(known.spec, seed=0), Provenance()
+    return zoo.load(place, progress=progress), known.provenance
+
+
+def _both(words: Iterable[str | None]) -> str | None:
+    """What all parts say, each once; terms of every part bind the whole."""
+    return "; ".join(dict.fromkeys(word for word in words if word)) or None
 
 
 def split_source(source: str) -> tuple[str, dict[str, str]]:

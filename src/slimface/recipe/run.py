@@ -29,17 +29,22 @@ import torch
 
 import slimface
 from slimface.core.spec import DetectorSpec
+from slimface.data.folders import SPLITS as CLASS_SPLITS
+from slimface.data.folders import ClassSource
 from slimface.deploy.media import read_picture
 from slimface.errors import MissingError, UsageError
-from slimface.files import beside, write_text
-from slimface.loading import CHECKPOINT, load
+from slimface.files import beside, beside_folder, write_text
+from slimface.loading import CHECKPOINT, COMPOSED, load
 from slimface.model import zoo
 from slimface.model.backbones.backbone import Backbone
 from slimface.model.backbones.pretrained import load_pretrained_
 from slimface.model.build import build
+from slimface.model.cascade import open_composed
 from slimface.model.checkpoint import Provenance, load_checkpoint, save
 from slimface.model.checkpoint import fingerprint as model_fingerprint
 from slimface.model.detector import Detector
+from slimface.model.network import Network
+from slimface.recipe.classes import is_classifier, start_classifier
 from slimface.recipe.recipe import AnyStep, Recipe, write_recipe
 from slimface.report.pictures import save_example
 from slimface.step import Context
@@ -115,7 +120,7 @@ def run(
                 **({"track": track} if track else {}),
             )
             given = load_checkpoint(model_at)
-            result, summary = _carry_out(step, number, given.detector, context)
+            result, summary = _carry_out(step, number, given.network, context)
             provenance = given.provenance.model_copy(
                 update={"parent": parent, "recipe": recipe.name, "seed": recipe.seed}
             )
@@ -131,14 +136,14 @@ def run(
 
 
 def _carry_out(
-    step: AnyStep, number: int, detector: Detector, context: Context
-) -> tuple[Detector, dict[str, Any]]:
+    step: AnyStep, number: int, network: Any, context: Context
+) -> tuple[Network, dict[str, Any]]:
     """Run one step; return its model, and what it was and took."""
     if not (context.folder / "training.state").exists():
         # Records of an attempt that left no state to go on from would appear twice.
         (context.folder / "records.jsonl").unlink(missing_ok=True)
     started, processor = time.monotonic(), time.process_time()
-    result = step(detector, context)
+    result = step(network, context)
     return result, {
         "step": number,
         "kind": step.kind,
@@ -150,12 +155,18 @@ def _carry_out(
     }
 
 
-def start(recipe: Recipe) -> tuple[Detector, Provenance]:
+def start(recipe: Recipe) -> tuple[Network, Provenance]:
     """Return the model a recipe starts from, and whose weights it has."""
     path = Path(recipe.model)
+    if COMPOSED.search(recipe.model):
+        return open_composed(recipe.model)
     if path.suffix == CHECKPOINT:
         checkpoint = load_checkpoint(path)
-        return checkpoint.detector, checkpoint.provenance
+        return checkpoint.network, checkpoint.provenance
+    if is_classifier(recipe.model):
+        return start_classifier(
+            recipe.model, recipe.source, pretrained=recipe.pretrained, seed=recipe.seed
+        )
     entry = zoo.entry(recipe.model)
     if recipe.pretrained:
         return zoo.load(recipe.model), entry.provenance
@@ -167,6 +178,8 @@ def start(recipe: Recipe) -> tuple[Detector, Provenance]:
 
 def spec_of(model: str) -> DetectorSpec:
     """Return the spec of a name of the zoo or of a checkpoint."""
+    if COMPOSED.search(model):
+        return open_composed(model)[0].spec
     if Path(model).suffix == CHECKPOINT:
         return load_checkpoint(model).detector.spec
     return zoo.entry(model).spec
@@ -182,8 +195,12 @@ def _give_backbone_(detector: Detector, source: str) -> None:
     load_pretrained_(body, None if source == PUBLISHED_BACKBONE else source)
 
 
-def _fingerprint_of_what_is_given(recipe: Recipe, detector: Detector) -> str:
-    pictures = [recipe.source.pictures(split).fingerprint() for split in SPLITS]
+def _fingerprint_of_what_is_given(recipe: Recipe, detector: Network) -> str:
+    source = recipe.source
+    if isinstance(source, ClassSource):
+        pictures = [source.labelled(split).fingerprint() for split in CLASS_SPLITS]
+    else:
+        pictures = [source.pictures(split).fingerprint() for split in SPLITS]
     versions = [slimface.__version__, str(torch.__version__), str(recipe.seed)]
     return _digest(model_fingerprint(detector), *pictures, *versions)
 
@@ -212,6 +229,8 @@ def _examples(
     folder: Path, recipe: Recipe, done: list[Finished], first: Path
 ) -> list[dict[str, Any]]:
     """Find faces on a few pictures, with the model before the first cut and with the last one."""
+    if isinstance(recipe.source, ClassSource):
+        return []
     models = [first, *(finished.folder / "model.safetensors" for finished in done)]
     cuts = ("prune", "soft_prune")
     cut = next((i for i, finished in enumerate(done) if finished.step.kind in cuts), None)
@@ -252,6 +271,10 @@ def _line(step: int, name: str, line: dict[str, Any], fingerprint: str) -> dict[
 
 
 def _bring(file: Path, folder: Path) -> None:
+    if file.is_dir():
+        with beside_folder(folder / file.name) as part:
+            shutil.copytree(file, part, dirs_exist_ok=True)
+        return
     with beside(folder / file.name) as part:
         shutil.copyfile(file, part)
 
