@@ -63,6 +63,7 @@ def test_any_backbone_of_timm_will_do(backbone: str) -> None:
     raw = built(torch.randn(2, 3, 64, 96))
     assert raw.logits.shape == (2, built.spec.anchors.count(64, 96))
     assert built.spec.preprocess.multiple_of == 32
+    assert built.spec.preprocess.colour == "rgb"
     total = sum(part.square().mean() for part in raw if part is not None)
     total.backward()
     assert [name for name, p in built.named_parameters() if p.grad is None] == []

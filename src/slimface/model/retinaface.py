@@ -165,6 +165,16 @@ def _options(spec: DetectorSpec) -> tuple[str, int]:
     return backbone, width
 
 
+_AS_PUBLISHED = Preprocess(mean=(123, 117, 104), colour="bgr")
+_AS_TIMM = Preprocess(
+    # What ImageNet weights expect; 58 is the mean of the three deviations.
+    mean=(123.7, 116.3, 103.5),
+    scale=1 / 58,
+    # timm's networks may drop the last rows of a map that is not a whole number of cells.
+    multiple_of=STRIDES[-1],
+)
+
+
 def retinaface(
     name: str = "retinaface-mobilenet025",
     *,
@@ -189,12 +199,7 @@ def retinaface(
         architecture=Architecture(
             name="retinaface", options={"backbone": backbone, "width": width}
         ),
-        # timm's networks may drop the last rows of a map that is not a whole number of cells.
-        preprocess=Preprocess(
-            mean=(123, 117, 104),
-            colour="bgr",
-            multiple_of=1 if backbone in PUBLISHED else STRIDES[-1],
-        ),
+        preprocess=_AS_PUBLISHED if backbone in PUBLISHED else _AS_TIMM,
         anchors=AnchorGrid(levels=tuple(levels)),
         postprocess=Postprocess(score_floor=0.5, nms_overlap=0.4, pre_nms=5000, cap=750),
         landmarks=LANDMARKS,
