@@ -1,24 +1,34 @@
 """Evaluate: the step that scores the model as it stands."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Literal, TypeVar
 
 from pydantic import Field
 
 from slimface.core.record import InputRule, Original
 from slimface.core.value import Value
+from slimface.data.folders import ClassSource
 from slimface.deploy.pipeline import Pipeline, Predictor
-from slimface.deploy.runtimes import open_exported
+from slimface.deploy.runtimes import open_class_file, open_exported
 from slimface.errors import RecipeError, UsageError
+from slimface.evaluate.accuracy import accuracy
 from slimface.evaluate.evaluator import evaluate
 from slimface.evaluate.widerface import truth_of
 from slimface.model.checkpoint import fingerprint
+from slimface.model.classifier import Classifier
 from slimface.model.detector import Detector
-from slimface.model.predictor import TorchNetwork
+from slimface.model.network import Network
+from slimface.model.predictor import TorchNetwork, class_pipeline
 from slimface.step import Context
+
+N = TypeVar("N", bound=Network)
 
 
 class Evaluate(Value):
-    """Average precision on the validation pictures, by the official protocol, stamped."""
+    """Average precision on the validation pictures, by the official protocol, stamped.
+
+    For classifiers, accuracy on the test pictures; what is about boxes does not matter then.
+    """
 
     kind: Literal["evaluate"] = "evaluate"
     of: Literal["model", "file"] = "model"
@@ -31,8 +41,28 @@ class Evaluate(Value):
     landmarks: bool = False
     """Whether to measure the landmarks, too, where the pictures have them annotated."""
 
-    def __call__(self, detector: Detector, context: Context) -> Detector:
-        """Record the evaluation and return the detector as it came."""
+    def __call__(self, detector: N, context: Context) -> N:
+        """Record the evaluation and return the model as it came."""
+        if isinstance(detector, Classifier):
+            self._of_classes(detector, context)
+        else:
+            assert isinstance(detector, Detector)
+            self._of_faces(detector, context)
+        return detector
+
+    def _of_classes(self, classifier: Classifier, context: Context) -> None:
+        if not isinstance(context.source, ClassSource):
+            raise UsageError(
+                f"{classifier.spec.name} is a classifier and needs pictures with classes.\n"
+                "Name them with --data: pets, drawn-breeds, or a folder with a folder for each."
+            )
+        pictures = context.source.labelled("test")
+        pipeline = class_pipeline(classifier, device=context.device)
+        if self.of == "file":
+            pipeline = open_class_file(self._file(context))
+        context.record("accuracy", accuracy(pipeline, pictures, progress=context.track))
+
+    def _of_faces(self, detector: Detector, context: Context) -> None:
         if context.source is None:
             raise UsageError("An evaluation needs pictures.\nName them with --data DIR.")
         pictures = context.source.pictures("val")
@@ -49,7 +79,6 @@ class Evaluate(Value):
             progress=context.track,
         )
         context.record("evaluation", evaluation)
-        return detector
 
     def _predictor(self, detector: Detector, context: Context) -> Predictor:
         if self.of == "model":
@@ -60,9 +89,12 @@ class Evaluate(Value):
                 runtime="torch",
                 identity=lambda: fingerprint(detector),
             )
+        return open_exported(self._file(context))
+
+    def _file(self, context: Context) -> Path:
         if not context.exported:
             raise RecipeError(
                 "This evaluation is of an exported file, and no step before it exports one.\n"
                 "Put an export step before it, or evaluate the model."
             )
-        return open_exported(context.exported[-1])
+        return context.exported[-1]

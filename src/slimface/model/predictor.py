@@ -5,8 +5,10 @@ import torch
 
 from slimface.core.faces import Floats
 from slimface.deploy.cascade import Cascade, Networks
+from slimface.deploy.classify import ClassPipeline
 from slimface.deploy.pipeline import Pipeline, RawFaces
 from slimface.model.checkpoint import fingerprint
+from slimface.model.classifier import Classifier
 from slimface.model.detector import Detector
 from slimface.model.mtcnn import MTCNN
 
@@ -48,6 +50,39 @@ class TorchNetwork:
             raw.offsets.float().cpu().numpy(),
             None if landmarks is None else landmarks.float().cpu().numpy(),
         )
+
+
+class TorchClasses:
+    """A classifier as ``deploy.classify`` wants it: normalised pictures in, logits out."""
+
+    def __init__(self, classifier: Classifier, *, device: str | torch.device = "cpu") -> None:
+        self.detector = classifier.to(device)
+        self.device = torch.device(device)
+
+    def __call__(self, images: Floats) -> Floats:
+        """Return logits ``(b, classes)`` of float32 images ``(b, 3, height, width)``."""
+        training = self.detector.training
+        self.detector.eval()
+        try:
+            with torch.inference_mode():
+                batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+                logits: Floats = self.detector(batch).float().cpu().numpy()
+        finally:
+            self.detector.train(training)
+        return logits
+
+
+def class_pipeline(
+    classifier: Classifier, *, name: str = "", device: str | torch.device = "cpu"
+) -> ClassPipeline:
+    """Return a classifier, ready for pictures."""
+    return ClassPipeline(
+        classifier.spec,
+        TorchClasses(classifier, device=device),
+        name=name,
+        runtime="torch",
+        identity=lambda: fingerprint(classifier),
+    )
 
 
 class TorchCascade(Networks):

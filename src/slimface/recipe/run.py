@@ -44,6 +44,7 @@ from slimface.model.checkpoint import Provenance, load_checkpoint, save
 from slimface.model.checkpoint import fingerprint as model_fingerprint
 from slimface.model.detector import Detector
 from slimface.model.network import Network
+from slimface.recipe import teachers
 from slimface.recipe.classes import is_classifier, start_classifier
 from slimface.recipe.recipe import AnyStep, Recipe, write_recipe
 from slimface.report.pictures import save_example
@@ -101,10 +102,10 @@ def run(
         save(detector, first, provenance=provenance)
     done: list[Finished] = []
     exported: tuple[Path, ...] = ()
-    model_at = first
+    models = [first]
     for number, step in enumerate(recipe.steps, start=1):
         parent = fingerprint
-        fingerprint = _digest(parent, step.model_dump_json())
+        fingerprint = _digest(parent, step.model_dump_json(), *teachers.fingerprints(step))
         place = folder / "steps" / f"{number:02d}-{step.kind}-{fingerprint[:12]}"
         cached = (place / "done.json").exists()
         announce(number, step, cached)
@@ -119,8 +120,9 @@ def run(
                 exported=exported,
                 **({"track": track} if track else {}),
             )
-            given = load_checkpoint(model_at)
-            result, summary = _carry_out(step, number, given.network, context)
+            given = load_checkpoint(models[-1])
+            ready = teachers.found(step, models)
+            result, summary = _carry_out(ready, number, given.network, context)
             provenance = given.provenance.model_copy(
                 update={"parent": parent, "recipe": recipe.name, "seed": recipe.seed}
             )
@@ -128,7 +130,7 @@ def run(
             summary |= {"parent": parent, "fingerprint": fingerprint}
             # Last of all: only this file makes the step count as done.
             write_text(place / "done.json", json.dumps(summary, indent=1))
-        model_at = place / "model.safetensors"
+        models.append(place / "model.safetensors")
         exported += tuple(place / name for name in _files(place))
         done.append(Finished(step, place, fingerprint, cached))
     _gather(folder, recipe, done, first)
@@ -155,7 +157,7 @@ def _carry_out(
     }
 
 
-def start(recipe: Recipe) -> tuple[Network, Provenance]:
+def start(recipe: Recipe) -> tuple[Any, Provenance]:
     """Return the model a recipe starts from, and whose weights it has."""
     path = Path(recipe.model)
     if COMPOSED.search(recipe.model):

@@ -2,6 +2,7 @@
 
 from slimface.deploy.runtimes.description import (
     CANVAS_KEY,
+    CLASS_NAMES,
     DECODED_NAMES,
     FILES_KEY,
     LANDMARKS_NAME,
@@ -15,10 +16,16 @@ from slimface.deploy.runtimes.description import (
     sidecar_of,
 )
 from slimface.deploy.runtimes.onnxruntime import OnnxNetwork
-from slimface.deploy.runtimes.opening import RUNTIMES, Opened, open_exported
+from slimface.deploy.runtimes.opening import (
+    RUNTIMES,
+    Opened,
+    open_class_file,
+    open_exported,
+)
 
 __all__ = [
     "CANVAS_KEY",
+    "CLASS_NAMES",
     "DECODED_NAMES",
     "FILES_KEY",
     "LANDMARKS_NAME",
@@ -31,6 +38,7 @@ __all__ = [
     "Description",
     "OnnxNetwork",
     "Opened",
+    "open_class_file",
     "open_exported",
     "read_model",
     "sidecar_of",

@@ -11,12 +11,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from slimface.core.faces import Floats
-from slimface.core.spec import DetectorSpec, read_spec
+from slimface.core.spec import ClassifierSpec, DetectorSpec, ModelSpec, read_spec
 from slimface.deploy.pipeline import DecodedFaces, RawFaces
 from slimface.errors import CheckpointError, MissingError
 
@@ -27,7 +27,8 @@ PROVENANCE_KEY = "slimface.provenance"
 """Where it says as JSON what it was made from, how, and what it costs."""
 
 OUTPUTS_KEY = "slimface.outputs"
-"""``raw``: logits, offsets (, landmarks); ``decoded``: scores, boxes (, landmarks)."""
+"""``raw``: logits, offsets (, landmarks); ``decoded``: scores, boxes (, landmarks); ``classes``:
+logits."""
 
 CANVAS_KEY = "slimface.canvas"
 """Height and width as JSON, where the file takes one picture of one size only."""
@@ -35,6 +36,7 @@ CANVAS_KEY = "slimface.canvas"
 FILES_KEY = "slimface.files"
 """In a sidecar: name -> SHA-256 of each file of the model."""
 
+CLASS_NAMES = ("logits",)
 RAW_NAMES = ("logits", "offsets")
 DECODED_NAMES = ("scores", "boxes")
 LANDMARKS_NAME = "landmarks"
@@ -49,9 +51,9 @@ MAX_SIDECAR_BYTES = 2**22
 class Description:
     """How to feed and read an exported network."""
 
-    spec: DetectorSpec
+    spec: ModelSpec
     outputs: str
-    """``raw`` or ``decoded``."""
+    """``raw`` or ``decoded``; ``classes`` for a classifier."""
 
     canvas: tuple[int, int] | None
     """The one height and width that the network takes; None: any batch of any size."""
@@ -62,8 +64,15 @@ class Description:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the outputs, in our order."""
-        points = (LANDMARKS_NAME,) if self.spec.landmarks else ()
+        if self.outputs == "classes":
+            return CLASS_NAMES
+        points = (LANDMARKS_NAME,) if self.landmarks else ()
         return (*(DECODED_NAMES if self.outputs == "decoded" else RAW_NAMES), *points)
+
+    @property
+    def landmarks(self) -> int:
+        """Points a face."""
+        return self.spec.landmarks if isinstance(self.spec, DetectorSpec) else 0
 
     @property
     def precision(self) -> str:
@@ -72,7 +81,12 @@ class Description:
         return str(story.get("export", {}).get("precision", "float32"))
 
     def answer(self, tensors: Sequence[Floats]) -> RawFaces | DecodedFaces:
-        """Return the network's outputs, in the order of ``names``, as what they mean."""
+        """Return the network's outputs, in the order of ``names``, as what they mean.
+
+        A classifier's are logits, an array ``(b, classes)``, which only its own pipeline reads.
+        """
+        if self.outputs == "classes":
+            return cast(RawFaces, np.asarray(tensors[0], dtype=np.float32))
         first, second, *points = (np.asarray(tensor, dtype=np.float32) for tensor in tensors)
         landmarks = points[0] if points else None
         if self.outputs == "decoded":
@@ -81,7 +95,7 @@ class Description:
 
     def shaped(self, tensors: Sequence[Any], batch: int) -> list[Floats]:
         """Give outputs the shape that a runtime without a batch, or of three axes, took away."""
-        tails: list[tuple[int, ...]] = [(-1,), (-1, 4), (-1, self.spec.landmarks, 2)]
+        tails: list[tuple[int, ...]] = [(-1,), (-1, 4), (-1, self.landmarks, 2)]
         return [
             np.asarray(tensor, dtype=np.float32).reshape(batch, *tail)
             for tensor, tail in zip(tensors, tails, strict=False)
@@ -101,9 +115,15 @@ def describe(metadata: Mapping[str, str], path: Path) -> Description:
         )
     spec = read_spec(metadata[SPEC_KEY], where=str(path))
     outputs = metadata.get(OUTPUTS_KEY, "raw")
-    if outputs not in ("raw", "decoded"):
+    if isinstance(spec, ClassifierSpec) != (outputs == "classes"):
         raise CheckpointError(
-            f"{path}: '{OUTPUTS_KEY}' is '{outputs}'; this slimface knows 'raw' and 'decoded'.\n"
+            f"{path}: its spec is for {spec.task}, and its outputs are '{outputs}'.\n"
+            "The two do not belong together; export the model again."
+        )
+    if outputs not in ("raw", "decoded", "classes"):
+        raise CheckpointError(
+            f"{path}: '{OUTPUTS_KEY}' is '{outputs}'; this slimface knows 'raw', 'decoded' and "
+            "'classes'.\n"
             "Update slimface, or export the model again."
         )
     return Description(spec, outputs, _canvas(metadata.get(CANVAS_KEY), path), metadata)

@@ -11,9 +11,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-from slimface.core.spec import DetectorSpec
+from slimface.core.spec import ClassifierSpec, DetectorSpec, ModelSpec
+from slimface.deploy.classify import ClassPipeline
 from slimface.deploy.pipeline import Network, Pipeline
 from slimface.deploy.runtimes.description import Description, read_model, sidecar_of
+from slimface.errors import UsageError
 
 
 class Described(Network, Protocol):
@@ -29,7 +31,7 @@ class Described(Network, Protocol):
 class Opened:
     """A model file, ready to run."""
 
-    spec: DetectorSpec
+    spec: ModelSpec
     network: Network
     runtime: str
     canvas: tuple[int, int] | None = None
@@ -62,8 +64,46 @@ def open_exported(path: str | Path, *, threads: int | None = None) -> Pipeline:
 
     Raises:
         MissingError, CheckpointError: As the runtime's own class says.
+        UsageError: It is a classifier.
     """
     path = Path(path)
+    opened, identity = _opened(path, threads)
+    if not isinstance(opened.spec, DetectorSpec):
+        raise UsageError(
+            f"{path} does {opened.spec.task}, and a detector is needed here.\n"
+            "Classifiers are for: slimface classify, evaluate, benchmark."
+        )
+    return Pipeline(
+        opened.spec,
+        opened.network,
+        name=path.stem,
+        runtime=opened.runtime,
+        identity=identity,
+        canvas=opened.canvas,
+    )
+
+
+def open_class_file(path: str | Path, *, threads: int | None = None) -> ClassPipeline:
+    """Open an exported file as a classifier.
+
+    Raises:
+        MissingError, CheckpointError: As the runtime's own class says.
+        UsageError: It is a detector.
+    """
+    path = Path(path)
+    opened, identity = _opened(path, threads)
+    if not isinstance(opened.spec, ClassifierSpec):
+        raise UsageError(
+            f"{path} does {opened.spec.task}, and a classifier is needed here.\n"
+            "Detectors are for: slimface detect, evaluate, benchmark."
+        )
+    return ClassPipeline(
+        opened.spec, opened.network, name=path.stem, runtime=opened.runtime, identity=identity
+    )
+
+
+def _opened(path: Path, threads: int | None) -> tuple[Opened, Callable[[], str]]:
+    """Open a file, and say what gives its SHA-256."""
     content = read_model(path)
     opened = RUNTIMES[path.suffix.lower()](path, content, threads)
     digest = hashlib.sha256(content)
@@ -71,11 +111,4 @@ def open_exported(path: str | Path, *, threads: int | None = None) -> Pipeline:
     if sidecar.is_file():
         # It holds the digests of all files of the model.
         digest.update(sidecar.read_bytes())
-    return Pipeline(
-        opened.spec,
-        opened.network,
-        name=path.stem,
-        runtime=opened.runtime,
-        identity=digest.hexdigest,
-        canvas=opened.canvas,
-    )
+    return opened, digest.hexdigest
