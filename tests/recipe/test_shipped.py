@@ -77,7 +77,7 @@ def test_a_family_is_one_recipe_for_each_combination(tmp_path: Path) -> None:
 def test_a_family_as_a_whole_cannot_be_run(tmp_path: Path) -> None:
     path = tmp_path / "family.yaml"
     path.write_text(FAMILY)
-    with pytest.raises(RecipeError, match="family of 4 recipes.*\n.*try-l1-25"):
+    with pytest.raises(RecipeError, match=r"family of 4 recipes.*\n.*try-l1-25"):
         open_recipe(path)
 
 

@@ -19,7 +19,7 @@ GROUP = "base.conv1.0"
 
 def batch() -> Batch:
     faces = Faces.annotated(np.array([[8, 8, 40, 40]], dtype=np.float32))
-    return Batch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), (faces,))
+    return Batch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), [faces])
 
 
 def loss(criterion: object, detector: Detector, epoch: int = 0) -> Loss:
@@ -31,7 +31,7 @@ def loss(criterion: object, detector: Detector, epoch: int = 0) -> Loss:
 
 @pytest.fixture
 def detector() -> Detector:
-    return build(eresfd.naver(width=4), seed=0).train()
+    return build(eresfd.naver(width=4), seed=0).eval()
 
 
 def of_channel(detector: Detector, channel: int) -> list[torch.Tensor]:

@@ -43,10 +43,15 @@ def run_command(
         bool,
         typer.Option("--dry-run", help="Check everything, show the costs, do nothing."),
     ] = False,
+    rehearse: Annotated[
+        bool,
+        typer.Option("--rehearse", help="Every step on a few pictures: does it all work here?"),
+    ] = False,
     listing: Annotated[bool, typer.Option("--list", help="Show the shipped recipes.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Carry out a recipe; what is already done is not repeated."""
+    from slimface.recipe.rehearsal import rehearsal
     from slimface.recipe.shipped import open_recipe
 
     if listing:
@@ -57,6 +62,8 @@ def run_command(
             "No recipe is named.\nName a file, or one of those that `slimface run --list` shows."
         )
     value = open_recipe(recipe, changes or ())
+    if rehearse:
+        value = rehearsal(value)
     if dry:
         _plan(value, as_json=json)
         return

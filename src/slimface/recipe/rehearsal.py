@@ -1,0 +1,46 @@
+"""Rehearsal: a recipe on a handful of pictures, to see that every step of it works here."""
+
+from typing import Any
+
+from slimface.recipe.recipe import Recipe
+
+PICTURES = 12
+"""Training pictures; few as they are, they fill some batches."""
+
+_SMALL: dict[str, int] = {
+    "epochs": 2,
+    "batch_size": 4,
+    "every": 1,
+    "rounds": 2,
+    "runs": 2,
+    "batches": 1,
+    "random": 1,
+    "guided": 1,
+    "trials": 3,
+    "size_px": 128,
+}
+"""What makes a step long, wherever it stands -> what is enough to see it work. Numbers that are
+smaller already stay."""
+
+
+def rehearsal(recipe: Recipe) -> Recipe:
+    """Return the same steps with little to do; what comes out has learnt nothing."""
+    data = recipe.model_dump(mode="json")
+    steps = [_short(step) for step in data["steps"]]
+    source = data["source"]
+    few = {"limit": PICTURES} if source["kind"] == "widerface" else {"train": PICTURES, "val": 4}
+    named = {"name": f"{recipe.name}-rehearsal", "source": source | few, "steps": steps}
+    return Recipe.parse(data | named, where=f"the rehearsal of {recipe.name}")
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_short(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("kind") == "evaluate":
+        return value | {"input": {"kind": "longest", "longest_px": _SMALL["size_px"]}}
+    return {
+        key: min(one, _SMALL[key]) if key in _SMALL and isinstance(one, int) else _short(one)
+        for key, one in value.items()
+    }
