@@ -7,6 +7,7 @@ parent's in ONNX Runtime, one thread, in turns, in processor time. What was aske
 """
 
 import argparse
+import logging
 import os
 import tempfile
 import time
@@ -25,6 +26,7 @@ def main() -> None:
     parser.add_argument("--allocator", default="uniform", choices=["uniform", "global", "cost"])
     parser.add_argument("--saved", type=float, nargs="+", default=[10, 20, 30, 40, 50])
     given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     place = Place()
     for model in given.models:
         detector = zoo.load(model)

@@ -51,13 +51,23 @@ def prune(
         typer.Option(help="Over the layers of a coupled group: mean, sum, max, product, first."),
     ] = None,
     allocator: Annotated[
-        str, typer.Option(help="uniform, global (one threshold), cost (value per MAC or ms saved).")
+        str,
+        typer.Option(
+            help="uniform, global (one threshold), cost (value per MAC or ms saved), sensitivity."
+        ),
     ] = "uniform",
     multiple_of: Annotated[int, typer.Option(min=1, help="Round widths up to a multiple.")] = 1,
     explain: Annotated[
         str | None,
         typer.Option(metavar="LAYER", help="Only show what ties a layer's channels, or why not."),
     ] = None,
+    sensitivity: Annotated[
+        bool,
+        typer.Option(
+            "--sensitivity",
+            help="Only show how the loss rises as each group loses channels; --out X.svg draws it.",
+        ),
+    ] = False,
     schedule: Annotated[
         str,
         typer.Option(
@@ -91,9 +101,14 @@ def prune(
     if explain is not None:
         _explain(model, explain, as_json=json)
         return
+    value = {"kind": importance} | ({} if reduction is None else {"reduction": reduction})
+    if sensitivity:
+        from slimface.cli.sensitivity import show_sensitivity
+
+        show_sensitivity(model, value, data, out, as_json=json)
+        return
     from slimface.recipe.recipe import Recipe
 
-    value = {"kind": importance} | ({} if reduction is None else {"reduction": reduction})
     amount, said = _amount(rate, budget)
     cut = {
         "kind": "prune",

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from slimface.compress.prune.descent import Descent, Floats, Urgency
 from slimface.compress.prune.patterns import PRESETS, Preset, rates_of_groups
+from slimface.compress.prune.sensitivity import Sensitivities
 from slimface.core.budget import Budget
 from slimface.core.value import Value
+from slimface.errors import UsageError
 from slimface.model.channels import ChannelGroup
 from slimface.model.cost import CostModel, Measured, Unit
 
@@ -213,6 +215,50 @@ class CostAware(_Ranking):
         return self._descend(scores, costs, value_per_cost)
 
 
+class Sensitivity(_Ranking):
+    """Groups go on losing channels as long as the loss rises least for it, as measured one by one.
+
+    Every group then has about the same rise of the loss that it would cause alone.
+
+    Source: Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017, arXiv:1608.08710,
+    section 3.2, where rates are read off the curves by eye.
+    """
+
+    kind: Literal["sensitivity"] = "sensitivity"
+
+    def __call__(
+        self,
+        groups: Sequence[ChannelGroup],
+        scores: Scores,
+        costs: CostModel,
+        *,
+        curves: Sensitivities | None = None,
+    ) -> dict[str, int]:
+        """Return the number of channels to remove from each prunable group.
+
+        Raises:
+            BudgetError: The rate or budget cannot be met above the floor.
+            UsageError: There are no curves, or they are of another model.
+        """
+        if curves is None or [curve.group for curve in curves.curves] != list(costs.names):
+            raise UsageError(
+                "The allocator needs the sensitivity curves of this model.\n"
+                "Use the step `prune`, which measures them, or sensitivities(detector, ...)."
+            )
+        rows = range(len(costs.names))
+        # Looked up at every step of the descent, so at whole channels once.
+        gone = np.arange(int(max(costs.sizes, default=0)) + 1)
+        rises = np.array([curves.rise(i, gone / costs.sizes[i]) for i in rows])
+
+        def rise(descent: Descent, widths: Floats, drop: Floats) -> Floats:
+            after = (costs.sizes - widths + drop).astype(np.intp)
+            worth = descent.values(widths, drop)
+            found: Floats = rises[rows, after] + 1e-9 * worth / (1 + worth)
+            return found
+
+        return self._descend(scores, costs, rise)
+
+
 def _kind(value: Any) -> Any:
     """Recipes of the first version say nothing but the rate."""
     if isinstance(value, Mapping):
@@ -224,7 +270,8 @@ Allocator = Annotated[
     Annotated[Uniform, Tag("uniform")]
     | Annotated[PerGroup, Tag("per_group")]
     | Annotated[Global, Tag("global")]
-    | Annotated[CostAware, Tag("cost")],
+    | Annotated[CostAware, Tag("cost")]
+    | Annotated[Sensitivity, Tag("sensitivity")],
     Discriminator(_kind),
 ]
 

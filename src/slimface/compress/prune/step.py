@@ -1,19 +1,26 @@
 """Prune: the step that removes channels."""
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field
 
-from slimface.compress.prune.allocate import Allocator, Keep, Scores, choose
+from slimface.compress.prune.allocate import Allocator, Keep, Scores, Sensitivity, choose
 from slimface.compress.prune.importance import DATA_DRIVEN, Fpgm, Importance, importances
 from slimface.compress.prune.measured import Found, meet_measured
 from slimface.compress.prune.probe import Probe
+from slimface.compress.prune.sensitivity import sensitivities
 from slimface.core.value import Value
-from slimface.data.batches import Batches
+from slimface.data.batches import Batches, Loader
+from slimface.data.folders import ClassSource
+from slimface.data.labelled import STILL, LabelledBatches
+from slimface.data.source import Source, Split
 from slimface.data.transforms import PlainAugment
 from slimface.model.channels import ChannelGroup, channel_groups
+from slimface.model.classifier import IMAGENET
 from slimface.model.cost import CostModel, cost_model
 from slimface.model.detector import Detector
 from slimface.model.profile import profile
@@ -27,31 +34,44 @@ log = logging.getLogger(__name__)
 
 
 class Look(Value):
-    """The training pictures that data-driven importances see: whole, and not augmented."""
+    """The pictures that data-driven importances and sensitivities see: whole, not augmented."""
 
     batches: int = Field(default=8, gt=0)
     batch_size: int = Field(default=8, gt=0)
     size_px: int = Field(default=320, ge=64)
     criterion: AnyCriterion = MultiBox()
 
-    def __call__(self, context: Context) -> Probe | None:
+    def __call__(self, context: Context, *, split: Split = "train") -> Probe | None:
         """Read them; None if there is no source."""
         if context.source is None:
             return None
-        pictures = context.source.pictures("train").with_faces()
-        loader = Batches(
-            pictures,
-            augment=PlainAugment(mirror=False),
-            size_px=self.size_px,
-            batch_size=self.batch_size,
-            seed=context.seed,
-            workers=0,
-        )
+        loader: Loader[Any] = self._loader(context.source, context.seed, split)
         count = min(self.batches, len(loader))
         shown = context.track(loader.epoch(0), "looking at pictures", total=count)
         # The count stops first, so that no batch is read in vain.
         batches = [batch for _, batch in zip(range(count), shown, strict=False)]
         return Probe(batches, innermost(self.criterion))
+
+    def _loader(self, source: Source, seed: int, split: Split) -> Loader[Any]:
+        if isinstance(source, ClassSource):
+            return LabelledBatches(
+                source.labelled(split),
+                augment=STILL,
+                rule=IMAGENET.model_copy(
+                    update={"height_px": self.size_px, "width_px": self.size_px}
+                ),
+                batch_size=self.batch_size,
+                seed=seed,
+                workers=0,
+            )
+        return Batches(
+            source.pictures(split).with_faces(),
+            augment=PlainAugment(mirror=False),
+            size_px=self.size_px,
+            batch_size=self.batch_size,
+            seed=seed,
+            workers=0,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,8 +143,10 @@ class Prune(Value):
         if scores is None:
             scores = self.score(detector, groups, context)
 
+        allocator = self._informed(detector, groups, scores, context)
+
         def allocate(costs: CostModel) -> tuple[dict[str, int], Keep]:
-            removed = self.allocator(groups, scores, costs)
+            removed = allocator(groups, scores, costs)
             return removed, choose(scores, removed)
 
         budgets = self.allocator.budgets
@@ -132,6 +154,21 @@ class Prune(Value):
             return Choice(*allocate(costs), costs)
         found = meet_measured(detector, groups, costs, budgets, allocate, context.track)
         return Choice(found.removed, found.keep, found.costs, found)
+
+    def _informed(
+        self,
+        detector: Detector,
+        groups: tuple[ChannelGroup, ...],
+        scores: Scores,
+        context: Context,
+    ) -> Callable[[Sequence[ChannelGroup], Scores, CostModel], dict[str, int]]:
+        """The allocator, with what it has to know of the detector."""
+        if not isinstance(self.allocator, Sensitivity):
+            return self.allocator
+        # Held out: what the detector has learnt by heart is no sign of what it needs.
+        probe = self.look(context, split="val") or Probe((), self.look.criterion)
+        found = sensitivities(detector, groups, scores, probe, track=context.track)
+        return partial(self.allocator, curves=found)
 
     def score(
         self, detector: Detector, groups: tuple[ChannelGroup, ...], context: Context
