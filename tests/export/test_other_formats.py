@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from slimface.deploy.pipeline import Picture, Pipeline, Settings
 from slimface.deploy.runtimes import open_exported, sidecar_of
 from slimface.errors import CheckpointError, MissingError, ParityError, RecipeError, UsageError
+from slimface.export.cweights import rebuilt
 from slimface.export.form import Form
 from slimface.export.formats import FORMATS
 from slimface.export.gate import export
@@ -189,8 +191,10 @@ def test_half_precision_halves_the_file_and_keeps_the_faces(
         report = export(detector, path, form, pictures=pictures)
         assert report.agrees
         files = path.parent.iterdir()
-        # Graph and description stay as they are; weights are what is halved.
-        sizes[precision] = sum(one.stat().st_size for one in files if one.suffix != ".json")
+        # Graphs in text and descriptions stay as they are; weights are what is halved.
+        sizes[precision] = sum(
+            one.stat().st_size for one in files if one.suffix in (".onnx", ".bin")
+        )
     assert sizes["float16"] < 0.9 * sizes["float32"]
 
 
@@ -274,6 +278,31 @@ def test_every_format_is_a_value_that_a_recipe_can_spell(kind: str) -> None:
     step = Export.parse({"format": {"kind": kind}}, where="test")
     assert isinstance(step.format, Form)
     assert step.format.kind == kind
+
+
+def test_c_ready_weights_are_complete_and_compile(
+    detector: Detector, tmp_path: Path, pictures: list[tuple[str, Picture]]
+) -> None:
+    path = tmp_path / "tiny.cweights"
+    form = FORMATS["cweights"].parse({"height": 64, "width": 96}, where="test")
+    assert export(detector, path, form, pictures=pictures).agrees
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler here")
+    source = tmp_path / "read.c"
+    source.write_text(
+        '#include "tiny.cweights/weights.h"\n#include <stdio.h>\n'
+        "int main(void) { const struct slimface_tensor *last = slimface_tensors"
+        " + SLIMFACE_TENSORS - 1;\n"
+        'printf("%zu %d", last->offset + last->bytes, SLIMFACE_WEIGHTS_BYTES); return 0; }\n'
+    )
+    program = tmp_path / "read"
+    subprocess.run([compiler, "-Wall", "-Werror", "-o", program, source], check=True)
+    said = subprocess.run([program], check=True, capture_output=True, text=True).stdout.split()
+    assert said == [str((path / "weights.bin").stat().st_size)] * 2
+    (path / "weights.bin").write_bytes(b"short")
+    with pytest.raises(CheckpointError, match="not a complete folder"):
+        rebuilt(path)
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from pydantic import Field
 
 import slimface
 from slimface.core.value import Value
+from slimface.deploy.pipeline import Pipeline
 from slimface.deploy.runtimes import (
     CANVAS_KEY,
     FILES_KEY,
@@ -23,6 +24,8 @@ from slimface.deploy.runtimes import (
 from slimface.errors import MissingError
 from slimface.export.graph import Graph, padded
 from slimface.files import write_text
+from slimface.loading import load
+from slimface.model.classifier import Classifier
 from slimface.model.detector import Detector
 from slimface.model.precision import fold_for_half
 from slimface.model.profile import profile
@@ -46,6 +49,9 @@ class Form(Value):
     extra: ClassVar[str] = "export"
     """What to install: ``pip install 'slimface[extra]'``."""
 
+    is_folder: ClassVar[bool] = False
+    """Whether the file is a folder."""
+
     def write(
         self, detector: Detector, path: Path, *, provenance: Mapping[str, Any] | None = None
     ) -> None:
@@ -58,6 +64,10 @@ class Form(Value):
             CheckpointError: The numbers of the detector do not fit into the precision.
         """
         raise NotImplementedError
+
+    def open(self, path: Path) -> Pipeline:
+        """Return what was written, ready to be compared."""
+        return load(path)
 
     def canvas(self, detector: Detector) -> tuple[int, int] | None:
         """The one height and width that the file takes; None: any."""
@@ -111,10 +121,15 @@ class Form(Value):
         canvas = self.canvas(detector)
         return {
             SPEC_KEY: detector.spec.model_dump_json(),
-            OUTPUTS_KEY: "decoded" if self.decode else "raw",
+            OUTPUTS_KEY: self._outputs(detector),
             PROVENANCE_KEY: json.dumps(story, sort_keys=True),
             **({} if canvas is None else {CANVAS_KEY: json.dumps(canvas)}),
         }
+
+    def _outputs(self, detector: Any) -> str:
+        if isinstance(detector, Classifier):
+            return "classes"
+        return "decoded" if self.decode else "raw"
 
     def missing(self, error: ImportError) -> MissingError:
         """Return the error that says what to install."""

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from slimface.errors import UsageError
+from slimface.export.cweights import CWeights
 from slimface.export.executorch import ExecuTorch
 from slimface.export.form import Form
 from slimface.export.litert import LiteRt
@@ -16,7 +17,7 @@ from slimface.export.openvino import OpenVino
 from slimface.export.torchscript import LegacyMobile, TorchScript
 
 AnyFormat = Annotated[
-    Onnx | OpenVino | Ncnn | ExecuTorch | LiteRt | TorchScript | LegacyMobile,
+    Onnx | OpenVino | Ncnn | ExecuTorch | LiteRt | TorchScript | LegacyMobile | CWeights,
     Field(discriminator="kind"),
 ]
 """A format in a recipe: ``{kind: ncnn, precision: float16}``."""
@@ -29,6 +30,7 @@ FORMATS: Mapping[str, type[Form]] = {
     "litert": LiteRt,
     "torchscript": TorchScript,
     "torchmobile": LegacyMobile,
+    "cweights": CWeights,
 }
 """Name -> format. A new one costs its module and its name here."""
 

@@ -76,12 +76,14 @@ def export(
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside_folder(path) if isinstance(detector, MTCNN) else together(path) as part:
+        is_folder = isinstance(detector, MTCNN) or getattr(form, "is_folder", False)
+        with beside_folder(path) if is_folder else together(path) as part:
             if isinstance(detector, MTCNN):
                 write_cascade(detector, part, cast(Form, form), provenance=provenance)
             else:
                 form.write(detector, part, provenance=provenance)
-            candidate = load(part)
+            is_ours = isinstance(form, Form) and not isinstance(detector, MTCNN)
+            candidate = form.open(part) if is_ours else load(part)
             report = parity(
                 reference(detector, candidate),
                 candidate,
