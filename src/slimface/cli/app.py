@@ -17,6 +17,7 @@ import slimface
 from slimface.cli.benchmark import benchmark
 from slimface.cli.compare import compare
 from slimface.cli.console import diary
+from slimface.cli.data import app as data
 from slimface.cli.demo import app as demo
 from slimface.cli.detect import detect
 from slimface.cli.doctor import doctor
@@ -88,6 +89,7 @@ app.command("benchmark")(benchmark)
 app.command("serve")(serve)
 app.command("run")(run_command)
 app.command("report")(report)
+app.add_typer(data, name="data")
 app.add_typer(demo, name="demo")
 
 

@@ -15,6 +15,7 @@ from slimface.cli.run import (
     carry_out,
     source_of,
 )
+from slimface.cli.train_net import net_recipe, split_net
 from slimface.errors import UsageError
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
@@ -54,6 +55,13 @@ def train(
         int | None,
         typer.Option(min=64, help="Side of the square crops, in pixels.", show_default=False),
     ] = None,
+    crops: Annotated[
+        Path | None,
+        typer.Option(
+            help="mtcnn.pnet and the like: learn from this folder of slimface data crops.",
+            show_default="cut anew",
+        ),
+    ] = None,
     ema: Annotated[
         float | None,
         typer.Option(help="Decay of the moving average; 0: none.", show_default="the family's"),
@@ -66,6 +74,8 @@ def train(
 ) -> None:
     """Train a detector; run again, it goes on where it was stopped.
 
+    mtcnn.pnet, mtcnn.rnet, mtcnn.onet (or CHECKPOINT.rnet) train one net of a cascade.
+
     What no option says is as the family was published (slimface.train.presets).
     """
     from slimface.recipe.recipe import Recipe
@@ -77,6 +87,30 @@ def train(
             f"--optimizer {optimizer} is none of {', '.join(OPTIMIZERS)}.\nChoose one."
         )
     random = scratch or backbone_weights is not None
+    cascade, net = split_net(model)
+    if net is None and crops is not None:
+        raise UsageError(
+            f"{model} learns from whole pictures; --crops are for one net of a cascade.\n"
+            "Name the net, such as mtcnn.rnet."
+        )
+    if net is not None:
+        recipe = net_recipe(
+            cascade,
+            net,
+            source=source_of(data),
+            scratch=random,
+            seed=seed,
+            crops=crops,
+            schedule={
+                "epochs": epochs,
+                "batch_size": batch_size,
+                "learning_rate": learning_rate,
+                "optimizer": optimizer,
+                "ema": ema,
+            },
+        )
+        carry_out(recipe, out, device=device, workers=workers, as_json=json)
+        return
     course = adapted(
         preset(spec_of(model)),
         onwards=not random,
