@@ -6,19 +6,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slimface.core.spec import DetectorSpec
-from slimface.deploy.runtimes import DECODED_NAMES, LANDMARKS_NAME, RAW_NAMES
+from slimface.core.spec import ModelSpec
+from slimface.deploy.runtimes import CLASS_NAMES, DECODED_NAMES, LANDMARKS_NAME, RAW_NAMES
 from slimface.errors import ParityError
+from slimface.model.classifier import Classifier
 from slimface.model.detector import Detector
+from slimface.model.network import Network
 
 
 class Graph(nn.Module):
-    """A detector that answers with a plain tuple, in the order of ``output_names``."""
+    """A model that answers with a plain tuple, in the order of ``output_names``."""
 
     def __init__(
-        self, detector: Detector, *, decode: bool = False, size: tuple[int, int] | None = None
+        self,
+        detector: Detector | Classifier,
+        *,
+        decode: bool = False,
+        size: tuple[int, int] | None = None,
     ) -> None:
-        """Wrap a detector.
+        """Wrap a detector or a classifier.
 
         Args:
             detector: Used as it is, without a copy.
@@ -28,6 +34,10 @@ class Graph(nn.Module):
         super().__init__()
         self.detector = detector
         self.decode = decode
+        if isinstance(detector, Classifier):
+            self.output_names: tuple[str, ...] = CLASS_NAMES
+            self.register_buffer("anchors", None, persistent=False)
+            return
         points = (LANDMARKS_NAME,) if detector.spec.landmarks else ()
         self.output_names = (*(DECODED_NAMES if decode else RAW_NAMES), *points)
         anchors = None
@@ -37,6 +47,8 @@ class Graph(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         raw = self.detector(images)
+        if isinstance(raw, Tensor):
+            return (raw,)
         if not self.decode:
             return tuple(tensor for tensor in raw if tensor is not None)
         spec = self.detector.spec
@@ -49,13 +61,13 @@ class Graph(nn.Module):
         return tuple(decoded)
 
 
-def padded(spec: DetectorSpec, height: int, width: int) -> tuple[int, int]:
+def padded(spec: ModelSpec, height: int, width: int) -> tuple[int, int]:
     """Return the size that the pipeline feeds the network with for a picture of this size."""
     multiple = spec.preprocess.multiple_of
     return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
 
-def noise(detector: Detector, batch: int, height: int, width: int) -> Tensor:
+def noise(detector: Network, batch: int, height: int, width: int) -> Tensor:
     """Return normalised pictures of noise, the same every time."""
     generator = torch.Generator().manual_seed(0)
     return detector.prepare(255 * torch.rand(batch, 3, height, width, generator=generator))

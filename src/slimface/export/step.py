@@ -1,21 +1,28 @@
 """Export: the step that writes the file a device runs, and checks it."""
 
 import hashlib
+from collections.abc import Iterator
 from itertools import islice
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field
 
 from slimface.core.value import Value
-from slimface.deploy.media import read_picture
+from slimface.data.folders import ClassSource
+from slimface.data.source import Source
+from slimface.deploy.media import Picture, read_picture
+from slimface.export.classes import export_classifier
 from slimface.export.formats import AnyFormat
 from slimface.export.gate import export
 from slimface.export.onnx import Onnx
 from slimface.export.pictures import sample_pictures
 from slimface.files import SEAL, bytes_of
+from slimface.model.classifier import Classifier
 from slimface.model.detector import Detector
 from slimface.model.mtcnn import MTCNN
 from slimface.step import Context
+
+N = TypeVar("N", Detector, Classifier)
 
 
 class Export(Value):
@@ -30,7 +37,7 @@ class Export(Value):
     pictures: int = Field(default=20, gt=0)
     """So many validation pictures decide whether the file agrees with the model."""
 
-    def __call__(self, detector: Detector, context: Context) -> Detector:
+    def __call__(self, detector: N, context: Context) -> N:
         """Write the file and return the detector as it came.
 
         Raises:
@@ -39,11 +46,14 @@ class Export(Value):
         if context.source is None:
             pictures = sample_pictures(self.pictures)
         else:
-            seen = islice(context.source.pictures("val"), self.pictures)
-            pictures = ((one.name, read_picture(one.path)) for one in seen)
+            pictures = _seen(context.source, self.pictures)
         suffix = "" if isinstance(detector, MTCNN) else self.format.suffix
         path = context.folder / (self.file or f"model{suffix}")
-        report = export(detector, path, self.format, pictures=pictures)
+        report = (
+            export_classifier(detector, path, self.format, pictures=pictures)
+            if isinstance(detector, Classifier)
+            else export(detector, path, self.format, pictures=pictures)
+        )
         # That of a folder seals all its files.
         content = (path / SEAL if path.is_dir() else path).read_bytes()
         record = {
@@ -55,3 +65,10 @@ class Export(Value):
         }
         context.record("export", record)
         return detector
+
+
+def _seen(source: Source, count: int) -> Iterator[tuple[str, Picture]]:
+    """The first validation pictures."""
+    pictures = source.labelled("val") if isinstance(source, ClassSource) else source.pictures("val")
+    for one in islice(iter(pictures), count):
+        yield one.name, read_picture(one.path)

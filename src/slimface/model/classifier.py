@@ -45,7 +45,7 @@ class Classifier(Network):
         self.body = create(name, len(spec.classes))
         head = _head_of(self.body, len(spec.classes), name)
         self.head_names = (f"body.{head}",)
-        size = spec.preprocess.height_px, spec.preprocess.width_px
+        size = self.input_size = spec.preprocess.height_px, spec.preprocess.width_px
         self.trace_size = _SMALL if min(size) > _SMALL[0] and _takes(self, _SMALL) else size
 
     @property
