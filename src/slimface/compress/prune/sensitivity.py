@@ -62,7 +62,8 @@ class Sensitivities(Value):
         """
         curve = self.curves[group]
         rises = np.maximum.accumulate(np.maximum(np.array(curve.losses) - self.whole, 0.0))
-        return np.interp(rates, (0.0, *curve.rates), (0.0, *rises))
+        risen: Floats = np.interp(rates, (0.0, *curve.rates), (0.0, *rises))
+        return risen
 
     def said(self, loss: float) -> str:
         """Return by how much a loss is higher than the whole detector's, for people."""

@@ -166,7 +166,7 @@ class Prune(Value):
         if not isinstance(self.allocator, Sensitivity):
             return self.allocator
         # Held out: what the detector has learnt by heart is no sign of what it needs.
-        probe = self.look(context, split="val") or Probe((), self.look.criterion)
+        probe = self.look(context, split="val") or Probe((), innermost(self.look.criterion))
         found = sensitivities(detector, groups, scores, probe, track=context.track)
         return partial(self.allocator, curves=found)
 
