@@ -193,9 +193,11 @@ def _tell(finding: "Finding", folder: Path, path: Path, *, as_json: bool) -> Non
     print_table(f"{finding.model}: rates of the best candidate", ["layers", "removed"], rates)
     rows = []
     for one in (finding.finalists or (finding.best,))[:_SHOWN]:
+        files = one.measured or (None,) * len(one.costs)
         costs = [
             f"{cost:,.6g} (-{100 * (1 - cost / before):.1f} %)"
-            for cost, before in zip(one.costs, finding.before, strict=True)
+            + ("" if file is None else f", file {file:,.6g}")
+            for cost, before, file in zip(one.costs, finding.before, files, strict=True)
         ]
         trained = "" if one.trained_loss is None else f"{one.trained_loss:.4f}"
         scored = "" if one.average_precision is None else f"{100 * one.average_precision:.2f}"

@@ -28,7 +28,7 @@ def render(finding: Finding) -> str:
     title = f"{finding.model}: {', '.join(map(str, finding.budgets))}"
     head = join(
         tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width"),
+        Html('<meta name="viewport" content="width=device-width">'),
         Html(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
         tag("title", title),
         Html(f"<style>{style}</style>"),

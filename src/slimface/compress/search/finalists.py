@@ -142,13 +142,11 @@ class Arena:
         save(detector, self._path(candidate))
         return self.ground.bench.loss(detector)
 
-    def trained(self, candidate: Candidate) -> Detector | None:
-        """Return a candidate as its training has left it; None if another machine has it."""
+    def restored(self, candidate: Candidate) -> Detector:
+        """Return a candidate as its training has left it; cut anew if it was not trained here."""
         path = self._path(candidate)
-        return load_checkpoint(path).detector if path.exists() else None
-
-    def plain(self, candidate: Candidate) -> Detector:
-        """Return a candidate that was cut, with batch norms that fit."""
+        if path.exists():
+            return load_checkpoint(path).detector
         detector = self.ground.cut(candidate.widths)
         recalibrate_(detector, self.ground.bench.calibration)
         return detector

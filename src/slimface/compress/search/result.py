@@ -1,5 +1,6 @@
 """Result: what a search has found, as it is recorded."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +13,9 @@ from slimface.core.value import Value
 
 if TYPE_CHECKING:
     from slimface.compress.search.step import Search
+
+
+log = logging.getLogger(__name__)
 
 
 class Found(Value):
@@ -34,6 +38,8 @@ class Found(Value):
 
     trained_loss: float | None = None
     average_precision: float | None = None
+    measured: tuple[float | None, ...] = ()
+    """What its exported file costs, in the order of the budgets; None for what is counted."""
 
 
 class Finding(Value):
@@ -46,6 +52,9 @@ class Finding(Value):
     """Cost of the whole model, in the order of the budgets."""
 
     limits: tuple[float, ...]
+    measured_before: tuple[float | None, ...] = ()
+    """Of the whole model's file, measured beside those of the candidates."""
+
     parent_loss: float
     """Of the whole model, by the same proxy."""
 
@@ -115,6 +124,49 @@ def tell(
         finalists=tuple(found(one) for one in finalists),
         losses=tuple(one.loss for one in candidates),
         points=tuple(one.costs[0] for one in candidates),
+    )
+
+
+def confirm(
+    finding: Finding,
+    few: Sequence[Found],
+    before: tuple[float | None, ...],
+    after: Sequence[tuple[float | None, ...]],
+) -> Finding:
+    """Choose the first candidate whose file meets the budgets within their tolerance.
+
+    Args:
+        finding: As predicted.
+        few: Candidates, best first.
+        before: What the whole model's file costs.
+        after: What their files cost.
+    """
+    measured = [
+        one.model_copy(update={"measured": costs}) for one, costs in zip(few, after, strict=True)
+    ]
+
+    def excess(one: Found) -> float:
+        offs = [
+            (cost / budget.target(whole) - 1) / budget.tolerance
+            for budget, whole, cost in zip(finding.budgets, before, one.measured, strict=True)
+            if whole is not None and cost is not None
+        ]
+        return max(offs)
+
+    meeting = [one for one in measured if excess(one) <= 1]
+    best = meeting[0] if meeting else min(measured, key=excess)
+    if not meeting:
+        log.warning(
+            "no file of the best %d candidates meets %s; the nearest costs %s, the whole one %s",
+            len(measured),
+            " and ".join(map(str, finding.budgets)),
+            best.measured,
+            before,
+        )
+    rest = finding.finalists[len(few) :]
+    finalists = (*measured, *rest) if finding.finalists else ()
+    return finding.model_copy(
+        update={"best": best, "finalists": finalists, "measured_before": before}
     )
 
 

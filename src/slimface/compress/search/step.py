@@ -10,7 +10,7 @@ from pydantic import Field
 from slimface.compress.prune.allocate import CostAware, Global
 from slimface.compress.prune.importance import DATA_DRIVEN, Fpgm, Importance, importances
 from slimface.compress.prune.step import Look
-from slimface.compress.search.bounds import bounds_of
+from slimface.compress.search.bounds import bounds_of, measure
 from slimface.compress.search.candidates import (
     Candidate,
     Course,
@@ -21,7 +21,7 @@ from slimface.compress.search.candidates import (
 )
 from slimface.compress.search.finalists import Arena, Finals, Round
 from slimface.compress.search.proxy import Proxy
-from slimface.compress.search.result import Finding, tell
+from slimface.compress.search.result import Finding, confirm, tell
 from slimface.compress.search.samplers import Sampler
 from slimface.compress.search.space import Space, Variables
 from slimface.compress.search.study import JOURNAL, open_study
@@ -127,8 +127,17 @@ class Search(Value):
         arena = Arena(self.finals, ground, context)
         trained, scored = self._finals(arena, study, candidates)
         finding = tell(self, ground, candidates, trained, scored)
-        best = next(one for one in candidates if one.number == finding.best.number)
-        return finding, arena.trained(best) or arena.plain(best)
+        if any(budget.is_measured for budget in self.budgets):
+            finding = self._confirmed(finding, arena, candidates)
+        return finding, arena.restored(_numbered(candidates, finding.best.number))
+
+    def _confirmed(self, finding: Finding, arena: Arena, candidates: list[Candidate]) -> Finding:
+        """Export the best few and let their files decide: the best of those within tolerance."""
+        few = finding.finalists[: max(self.finals.verified, 1)] or (finding.best,)
+        made = [arena.restored(_numbered(candidates, one.number)) for one in few]
+        whole = arena.ground.detector
+        before, *after = measure(self.budgets, [whole, *made], arena.ground.surface.costs)
+        return confirm(finding, few, before, after)
 
     def ground(self, detector: Detector, context: Context) -> Ground:
         """Check everything that can be checked before the first candidate, and cut the crops.
@@ -140,7 +149,7 @@ class Search(Value):
         groups = channel_groups(detector)
         costs = cost_model(detector, groups, self.height_px, self.width_px)
         space = Space.over(groups, costs, self.variables)
-        bounds = bounds_of(self.budgets, detector, groups, costs)
+        bounds = bounds_of(self.budgets, detector, groups, costs, context.track)
         surface = Surface.of(costs, bounds, max_rate=self.max_rate, multiple_of=self.multiple_of)
         probe = self.look(context) if isinstance(self.importance, DATA_DRIVEN) else None
         scores = importances(detector, groups, self.importance, probe)
@@ -148,16 +157,19 @@ class Search(Value):
         return Ground(detector, groups, scores, space, surface, bench)
 
     def _open(self, part: str, ground: Ground, context: Context) -> "Study":
-        pictures = ground.bench.learn.fingerprint() + ground.bench.check.fingerprint()
+        identity = {
+            "model": fingerprint(ground.detector),
+            "pictures": ground.bench.learn.fingerprint() + ground.bench.check.fingerprint(),
+        }
+        times = [bound.before for bound in ground.surface.bounds if not bound.steady]
+        if times:
+            # Those of another machine, or of another day's table, are other milliseconds.
+            identity["milliseconds"] = " ".join(f"{ms:.3f}" for ms in times)
         settings = self.model_copy(update=_FREE | ({} if part else {"finals": Finals()}))
         return open_study(
             self.storage or context.folder / JOURNAL,
             f"{self.study}-{part}" if part else self.study,
-            {
-                "model": fingerprint(ground.detector),
-                "pictures": pictures,
-                "settings": settings.fingerprint(),
-            },
+            identity | {"settings": settings.fingerprint()},
             _DIRECTIONS.get(part, ("minimize",) * (1 + self.front)),
         )
 
@@ -201,10 +213,14 @@ class Search(Value):
 
         def score(number: int) -> float:
             candidate = by_number[number]
-            return arena.precision(arena.trained(candidate) or arena.plain(candidate))
+            return arena.precision(arena.restored(candidate))
 
         scoring = Round(self._open("verified", arena.ground, arena.context), score)
         return trained, scoring.run(best[: self.finals.verified], track, "scoring the best")
+
+
+def _numbered(candidates: list[Candidate], number: int) -> Candidate:
+    return next(one for one in candidates if one.number == number)
 
 
 _FREE = {"trials": 1, "minutes": None, "storage": "", "study": "", "warmup": 0, "sampler": "tpe"}

@@ -1,0 +1,142 @@
+"""The search beside B-FPGM's and uniform FPGM: equal time to search, equal budget, equal training.
+
+Each side searches for the same number of minutes (processor time of one process, more or less:
+run it alone). Its rates are scaled to the same budget, the cut is trained in the same way on the
+1,500 pictures, and the validation pictures are scored. Finished parts are not repeated.
+
+    python benchmarks/search_sides.py ../shared/data/wider --minutes 30 --out runs/sides
+
+``--budget`` may be of milliseconds (``-30% ms@onnxruntime:1t:640x480``), which is the bar.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from slimface.compress.prune.allocate import PerGroup, Uniform
+from slimface.compress.prune.step import Prune
+from slimface.compress.search.bfpgm import BFpgm, Defects
+from slimface.compress.search.step import Search
+from slimface.core.budget import parse_budget
+from slimface.data.source import WiderFace
+from slimface.evaluate.step import Evaluate
+from slimface.model import zoo
+from slimface.model.checkpoint import load_checkpoint, save
+from slimface.model.profile import profile
+from slimface.step import Context
+from slimface.train.schedule import Schedule
+from slimface.train.step import Train
+
+SIDES = ("search", "b-fpgm", "uniform")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("wider", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--budget", default="-40% macs")
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--trained", type=int, default=16)
+    parser.add_argument("--verified", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--size", type=int, default=320)
+    parser.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES)
+    arguments = parser.parse_args()
+
+    print(f"{'side':10} {'MACs':>12} {'parameters':>11} {'easy':>7} {'medium':>7} {'hard':>7}")
+    for side in arguments.sides:
+        row = carry_out(side, arguments)
+        print(
+            f"{side:10} {row['macs']:12,} {row['parameters']:11,} "
+            + " ".join(f"{100 * row[name]:7.2f}" for name in ("easy", "medium", "hard")),
+            flush=True,
+        )
+
+
+def carry_out(side: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Search, cut, train and score one side; or read what that came to."""
+    folder = arguments.out / side
+    done = folder / "row.json"
+    if done.exists():
+        return json.loads(done.read_text())
+    source = WiderFace(root=str(arguments.wider))
+    cut = folder / "cut.safetensors"
+    seconds = 0.0
+    if not cut.exists():
+        context = Context(folder=made(folder / "search"), source=source)
+        started = time.process_time()
+        save(SEARCHES[side](arguments, context), cut)
+        seconds = time.process_time() - started
+    schedule = Schedule(epochs=arguments.epochs, batch_size=16, learning_rate=1e-3, ema=0.99)
+    training = Context(folder=made(folder / "training"), source=source)
+    trained = Train(schedule=schedule, size_px=arguments.size)(
+        load_checkpoint(cut).detector, training
+    )
+    scoring = Context(folder=made(folder / "scoring"), source=source)
+    Evaluate()(trained, scoring)
+    last = (scoring.folder / "records.jsonl").read_text().splitlines()[-1]
+    subsets = json.loads(last)["record"]["subsets"]
+    counted = profile(trained, 480, 640)
+    row = {
+        "macs": counted.macs,
+        "parameters": counted.parameters,
+        "search_processor_seconds": round(seconds),
+        **{one["name"]: one["average_precision"] for one in subsets},
+    }
+    done.write_text(json.dumps(row))
+    return row
+
+
+def searched(arguments: argparse.Namespace, context: Context) -> Any:
+    """Ours: the plain cut at the widths found, without the weights of its short training."""
+    search = Search(
+        budgets=(arguments.budget,),
+        trials=arguments.trials,
+        minutes=arguments.minutes,
+        finals={"trained": arguments.trained, "verified": arguments.verified},
+    )
+    detector = zoo.load("eresfd").eval()
+    finding, _ = search.find(detector, context)
+    rates = {
+        name: 1 - width / size
+        for name, width, size in zip(
+            finding.groups, finding.best.widths, finding.sizes, strict=True
+        )
+    }
+    (context.folder / "finding.json").write_text(finding.model_dump_json())
+    # Names of groups are names of layers, each of which fits itself.
+    named = {name: (name,) for name in rates}
+    return Prune(allocator=PerGroup(rates=rates, groups=named))(detector, context)
+
+
+def published(arguments: argparse.Namespace, context: Context) -> Any:
+    """B-FPGM as published, its rates scaled to the budget."""
+    search = BFpgm(target=0.4, minutes=arguments.minutes, defects=Defects(), size_px=arguments.size)
+    detector = zoo.load("eresfd").eval()
+    rates, _, counts = search.find(detector, context)
+    (context.folder / "rates.json").write_text(json.dumps({"rates": rates, **counts}))
+    budget = parse_budget(arguments.budget)
+    allocator = PerGroup(rates=rates, groups="eresfd-script", budget=budget)
+    return Prune(allocator=allocator)(detector, context)
+
+
+def uniform(arguments: argparse.Namespace, context: Context) -> Any:
+    """FPGM at one rate."""
+    detector = zoo.load("eresfd").eval()
+    return Prune(allocator=Uniform(budget=parse_budget(arguments.budget)))(detector, context)
+
+
+SEARCHES = {"search": searched, "b-fpgm": published, "uniform": uniform}
+
+
+def made(folder: Path) -> Path:
+    """Make a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+if __name__ == "__main__":
+    main()
