@@ -37,6 +37,14 @@ def commands(wider: Path, scratch: Path) -> dict[str, list[list[str]]]:
         ],
         "published-way": [[*PYTHON, "benchmarks/published_way.py", "--pictures", pictures]],
         "demo": [[*SLIMFACE, "demo", "--out", str(scratch / "demo")]],
+        "zoo-grid": [[*PYTHON, "benchmarks/zoo_grid.py"]],
+        "short-training": [
+            [*PYTHON, "benchmarks/short_training.py", "--out", str(scratch / "short")]
+        ],
+        "zoo-accuracy": [
+            [*SLIMFACE, "evaluate", name, "--threads", "1"]
+            for name in ("extd-32", "extd-48", "extd-64")
+        ],
         "eresfd-fpgm-30": [
             [*SLIMFACE, "run", "eresfd-fpgm-30", "--out", str(scratch / "eresfd-fpgm-30")]
         ],
