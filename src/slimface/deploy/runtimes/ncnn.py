@@ -1,5 +1,6 @@
 """ncnn: ``.param`` with its weights in ``.bin``."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,9 @@ class NcnnNetwork:
         self._ncnn = ncnn
         self._net = ncnn.Net()
         options = self._net.opt
-        options.num_threads = threads or ncnn.get_physical_big_cpu_count()
+        # ncnn would take all cores whatever OpenMP is told, and collapses where they are busy.
+        told = int(os.environ.get("OMP_NUM_THREADS", "0").partition(",")[0] or 0)
+        options.num_threads = threads or told or ncnn.get_physical_big_cpu_count()
         # Weights stored in half the bits are fine; sums in half the bits lose faces.
         options.use_fp16_storage = options.use_fp16_packed = options.use_fp16_arithmetic = False
         options.use_bf16_storage = False
