@@ -9,10 +9,11 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 
+from slimface.core.spec import DetectorSpec
 from slimface.deploy.pipeline import Pipeline
 from slimface.deploy.runtimes import OnnxNetwork
 from slimface.errors import CheckpointError, ParityError
@@ -202,9 +203,8 @@ def rebuilt(folder: Path) -> Pipeline:
         ) from None
     network = OnnxNetwork(folder, threads=1, content=model.SerializeToString())
     said_by = network.description
-    return Pipeline(
-        said_by.spec, network, name=folder.stem, runtime="rebuilt", canvas=said_by.canvas
-    )
+    spec = cast(DetectorSpec, said_by.spec)
+    return Pipeline(spec, network, name=folder.stem, runtime="rebuilt", canvas=said_by.canvas)
 
 
 def _value(numpy_helper: Any, value: Any) -> Any:

@@ -82,8 +82,8 @@ def export(
                 write_cascade(detector, part, cast(Form, form), provenance=provenance)
             else:
                 form.write(detector, part, provenance=provenance)
-            is_ours = isinstance(form, Form) and not isinstance(detector, MTCNN)
-            candidate = form.open(part) if is_ours else load(part)
+            own = isinstance(form, Form) and not isinstance(detector, MTCNN)
+            candidate = cast(Form, form).open(part) if own else load(part)
             report = parity(
                 reference(detector, candidate),
                 candidate,

@@ -53,17 +53,18 @@ class Ncnn(Form):
         graph = self.graph(detector)
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "model.pt"
-            self._trace(graph, source)
+            self._trace(graph, self.example(detector), source)
             param, weights = self._convert(Path(pnnx.EXEC_PATH), source, detector)
             path.write_bytes(param)
             path.with_suffix(".bin").write_bytes(weights)
         said = self.metadata(detector, provenance, pnnx=_version("pnnx"))
         write_sidecar(path, said, path.with_suffix(".bin"))
 
-    def _trace(self, graph: Graph, path: Path) -> None:
+    def _trace(self, graph: Graph, example: torch.Tensor, path: Path) -> None:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # deprecated, and still what pnnx reads
-            traced = torch.jit.trace(graph, self.example(graph.detector), check_trace=False)
+            trace: Any = torch.jit.trace
+            traced = trace(graph, example, check_trace=False)
             torch.jit.save(traced, path)
 
     def _convert(self, tool: Path, source: Path, detector: Detector) -> tuple[bytes, bytes]:

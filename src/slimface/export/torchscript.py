@@ -35,7 +35,8 @@ class TorchScript(Form):
         said = self.metadata(detector, provenance)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            traced = torch.jit.trace(graph, self.example(detector), check_trace=False)
+            trace: Any = torch.jit.trace
+            traced = trace(graph, self.example(detector), check_trace=False)
             self._save(torch.jit.freeze(traced.eval()), path, said)
 
     def _save(self, module: Any, path: Path, said: Mapping[str, str]) -> None:

@@ -75,7 +75,8 @@ class LegacyMobileNetwork(TorchScriptNetwork):
     def _load(self, content: bytes) -> Any:
         from torch.jit.mobile import _load_for_lite_interpreter
 
-        return _load_for_lite_interpreter(BytesIO(content), map_location="cpu")
+        read: Any = _load_for_lite_interpreter
+        return read(BytesIO(content), map_location="cpu")
 
 
 def _metadata(content: bytes, path: Path) -> dict[str, str]:
