@@ -67,3 +67,38 @@ def test_what_ties_a_layer_is_told(small: str) -> None:
         app, ["prune", small, "--explain", "base.m0.b2_1", "--json"], catch_exceptions=False
     )
     assert any(len(tie["writers"]) > 2 for tie in json.loads(done.stdout))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--schedule", "sofft"], "one-shot, iterative, soft, fade, lasso"),
+        (["--schedule", "fade"], "--epochs 20"),
+        (["--reinit"], "--finish 100"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused(options: list[str], says: str) -> None:
+    result = CliRunner().invoke(app, ["prune", "eresfd", *options])
+    assert result.exit_code != 0
+    assert says in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "kinds"),
+    [
+        ("one-shot", ["prune", "train"]),
+        ("iterative", ["iterative_prune"]),
+        ("soft", ["soft_prune"]),
+        ("fade", ["fade_out"]),
+        ("lasso", ["train", "prune"]),
+    ],
+)
+def test_each_schedule_is_a_list_of_steps(schedule: str, kinds: list[str]) -> None:
+    from slimface.cli.prune import _steps
+    from slimface.recipe.recipe import Recipe
+
+    cut = {"kind": "prune", "allocator": {"kind": "uniform", "rate": 0.3}}
+    train = {"kind": "train", "schedule": {"epochs": 1}}
+    steps = _steps(schedule, cut, train, rounds=2, every=1)
+    recipe = Recipe.parse({"name": "x", "steps": steps}, where="the test")
+    assert [step.kind for step in recipe.steps] == kinds

@@ -10,6 +10,7 @@ from slimface.compress.prune.allocate import Uniform
 from slimface.compress.prune.importance import L1
 from slimface.compress.prune.soft import SoftPrune
 from slimface.compress.prune.step import Prune
+from slimface.compress.shrink.step import Shrink
 from slimface.core.budget import parse_budget
 from slimface.data.source import DrawnScenes
 from slimface.errors import BudgetError
@@ -95,3 +96,22 @@ def test_a_budget_out_of_reach_is_refused_before_the_training(tmp_path: Path) ->
             start(), Context(folder=tmp_path, source=SOURCE, workers=0)
         )
     assert not (tmp_path / "training.state").exists()
+
+
+def test_zeroed_filters_may_stay_and_be_shrunk_away_exactly(tmp_path: Path) -> None:
+    masked, shrunk = tmp_path / "masked", tmp_path / "shrunk"
+    masked.mkdir()
+    shrunk.mkdir()
+    step = STEP.model_copy(update={"end": "zero"})
+    soft = step(start(), Context(folder=masked, source=SOURCE, workers=0))
+    weight = soft.get_submodule("base.conv1.0").weight
+    assert len(weight) == 2
+    assert int((weight.flatten(1).abs().sum(dim=1) == 0).sum()) == 1
+    small = Shrink()(soft, Context(folder=shrunk, source=SOURCE))
+    record = json.loads((shrunk / "records.jsonl").read_text())
+    assert record["kind"] == "shrink" and record["record"]["pictures"] == 2
+    assert record["record"]["after"]["parameters"] < record["record"]["before"]["parameters"]
+    images = 50 * torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        for one, other in zip(soft.eval().maps(images), small.eval().maps(images), strict=True):
+            assert float((one - other).abs().max()) <= 1e-4 * max(float(one.abs().max()), 1)

@@ -8,17 +8,16 @@ from pydantic import Field
 from slimface.core.record import InputRule, Original
 from slimface.core.value import Value
 from slimface.data.folders import ClassSource
-from slimface.deploy.pipeline import Pipeline, Predictor
+from slimface.deploy.pipeline import Predictor
 from slimface.deploy.runtimes import open_class_file, open_exported
 from slimface.errors import RecipeError, UsageError
 from slimface.evaluate.accuracy import accuracy
 from slimface.evaluate.evaluator import evaluate
 from slimface.evaluate.widerface import truth_of
-from slimface.model.checkpoint import fingerprint
 from slimface.model.classifier import Classifier
 from slimface.model.detector import Detector
 from slimface.model.network import Network
-from slimface.model.predictor import TorchNetwork, class_pipeline
+from slimface.model.predictor import class_pipeline, pipeline
 from slimface.step import Context
 
 N = TypeVar("N", bound=Network)
@@ -54,13 +53,13 @@ class Evaluate(Value):
         if not isinstance(context.source, ClassSource):
             raise UsageError(
                 f"{classifier.spec.name} is a classifier and needs pictures with classes.\n"
-                "Name them with --data: pets, drawn-breeds, or a folder with a folder for each."
+                "Name them with --data: pets, drawn-breeds, or folders:DIR, a folder for each class."
             )
         pictures = context.source.labelled("test")
-        pipeline = class_pipeline(classifier, device=context.device)
+        predictor = class_pipeline(classifier, device=context.device)
         if self.of == "file":
-            pipeline = open_class_file(self._file(context))
-        context.record("accuracy", accuracy(pipeline, pictures, progress=context.track))
+            predictor = open_class_file(self._file(context))
+        context.record("accuracy", accuracy(predictor, pictures, progress=context.track))
 
     def _of_faces(self, detector: Detector, context: Context) -> None:
         if context.source is None:
@@ -82,13 +81,7 @@ class Evaluate(Value):
 
     def _predictor(self, detector: Detector, context: Context) -> Predictor:
         if self.of == "model":
-            return Pipeline(
-                detector.spec,
-                TorchNetwork(detector, device=context.device),
-                name=detector.spec.name,
-                runtime="torch",
-                identity=lambda: fingerprint(detector),
-            )
+            return pipeline(detector, name=detector.spec.name, device=context.device)
         return open_exported(self._file(context))
 
     def _file(self, context: Context) -> Path:
