@@ -5,8 +5,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from slimface.deploy.classify import ClassPipeline
 from slimface.deploy.pipeline import Pipeline
-from slimface.deploy.runtimes import RUNTIMES, open_exported
+from slimface.deploy.runtimes import RUNTIMES, open_any_file, open_exported
 from slimface.deploy.runtimes.cascade import is_cascade, open_cascade
 from slimface.errors import CheckpointError, MissingError, UsageError
 
@@ -70,6 +71,56 @@ def load(
             "List the names with: slimface zoo"
         )
     return _load_with_torch(str(source), threads, device, progress)
+
+
+def load_any(
+    source: str | Path,
+    *,
+    threads: int | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Pipeline | ClassPipeline:
+    """Open a detector or a classifier, whichever it is; arguments and errors as for ``load``."""
+    path = Path(source)
+    suffix = path.suffix.lower()
+    if suffix in RUNTIMES and device == "cpu" and not is_cascade(path):
+        return open_any_file(path, threads=threads)
+    if suffix != CHECKPOINT or COMPOSED.search(str(source)):
+        return load(source, threads=threads, device=device, progress=progress)
+    try:
+        from slimface.model.checkpoint import load_checkpoint
+        from slimface.model.classifier import Classifier
+        from slimface.model.predictor import class_pipeline
+    except ImportError:
+        # It says what to install.
+        return load(source, threads=threads, device=device, progress=progress)
+    network = load_checkpoint(path).network
+    if isinstance(network, Classifier):
+        if threads is not None:
+            import torch
+
+            torch.set_num_threads(threads)
+        return class_pipeline(network, name=path.stem, device=device)
+    return load(source, threads=threads, device=device, progress=progress)
+
+
+def load_classifier(
+    source: str | Path, *, threads: int | None = None, device: str = "cpu"
+) -> ClassPipeline:
+    """Open a classifier: a checkpoint, or an exported file, which needs no torch.
+
+    Raises:
+        UsageError: It is a detector.
+        MissingError, CheckpointError: As for ``load``.
+    """
+    opened = load_any(source, threads=threads, device=device)
+    if not isinstance(opened, ClassPipeline):
+        raise UsageError(
+            f"{source} is a detector, and a classifier is needed here.\n"
+            "Detectors are for: slimface detect. Train a classifier: slimface train "
+            "classifier:resnet18 --data drawn-breeds"
+        )
+    return opened
 
 
 def _load_with_torch(

@@ -20,10 +20,12 @@ from typing import IO, TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from slimface.core.faces import Faces
+from slimface.deploy.pipeline import Pipeline
 from slimface.errors import SlimfaceError
 
 if TYPE_CHECKING:
-    from slimface.deploy.pipeline import Pipeline
+    from slimface.deploy.classify import ClassPipeline
 
 
 def main() -> None:
@@ -44,17 +46,18 @@ def _serve(orders: IO[str], answers: IO[str]) -> None:
     picture = np.load(order["picture"], allow_pickle=False)
     before = peak_memory()
     start = time.perf_counter()
-    from slimface.loading import load
+    from slimface.loading import load_any
 
-    pipeline = load(order["model"], threads=order["threads"])
+    pipeline = load_any(order["model"], threads=order["threads"])
     opened = time.perf_counter()
-    faces = pipeline.detect(picture)
+    run = pipeline.detect_timed if isinstance(pipeline, Pipeline) else pipeline.classify_timed
+    found = run(picture)[0]
     first = time.perf_counter()
     ready = {
         "name": pipeline.name,
         "runtime": pipeline.runtime,
         "model_fingerprint": pipeline.fingerprint(),
-        "faces": len(faces),
+        "faces": len(found) if isinstance(found, Faces) else 0,
         "open_ms": (opened - start) * 1e3,
         "first_ms": (first - opened) * 1e3,
     }
@@ -67,12 +70,12 @@ def _serve(orders: IO[str], answers: IO[str]) -> None:
             return
         times = []
         for _ in range(order["repeat"]):
-            timing = pipeline.detect_timed(picture)[1]
+            timing = run(picture)[1]
             times.append([timing.resize_ms, timing.network_ms, timing.decode_ms])
         _answer(answers, {"milliseconds": times})
 
 
-def _cost(pipeline: "Pipeline", size: tuple[int, int]) -> dict[str, int]:
+def _cost(pipeline: "Pipeline | ClassPipeline", size: tuple[int, int]) -> dict[str, int]:
     """Return parameters and MACs, counted or as the file states them; nothing if neither."""
     detector = getattr(pipeline.network, "detector", None)
     if detector is not None:

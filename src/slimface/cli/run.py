@@ -167,9 +167,19 @@ def carry_out(
 
 def source_of(data: str) -> Any:
     """Return the source that ``--data`` names."""
+    from slimface.data.drawn_breeds import DrawnBreeds
+    from slimface.data.folders import ClassFolders
     from slimface.data.landmarks import LABELS
+    from slimface.data.pets import Pets
     from slimface.data.source import DrawnScenes, Landmarks, WiderFace
 
+    kind, colon, place = data.partition(":")
+    if kind == "pets":
+        return Pets(root=place)
+    if kind == "folders" and colon:
+        return ClassFolders(root=place)
+    if data == "drawn-breeds":
+        return DrawnBreeds()
     if data == "drawn":
         return DrawnScenes()
     if (Path(data) / "train" / LABELS).is_file():

@@ -1,5 +1,6 @@
 """``slimface train``: from scratch, from published weights, or onwards from a checkpoint."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,18 +67,32 @@ def train(
         float | None,
         typer.Option(help="Decay of the moving average; 0: none.", show_default="the family's"),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Learn what this model answers, too: a name or a checkpoint."
+        ),
+    ] = None,
+    teacher_weight: Annotated[
+        float, typer.Option(min=0, max=1, help="The teacher's share of the loss.")
+    ] = 0.9,
+    temperature: Annotated[float, typer.Option(help="Softens the scores of both.")] = 3.0,
+    feature_weight: Annotated[
+        float, typer.Option(min=0, help="Of the distance between inner maps; 0: none.")
+    ] = 0.0,
     out: OutOption = None,
     device: DeviceOption = "cpu",
     workers: WorkersOption = 1,
     seed: SeedOption = 0,
     json: JsonOption = False,
 ) -> None:
-    """Train a detector; run again, it goes on where it was stopped.
+    """Train a detector or a classifier; run again, it goes on where it was stopped.
 
     mtcnn.pnet, mtcnn.rnet, mtcnn.onet (or CHECKPOINT.rnet) train one net of a cascade.
 
     What no option says is as the family was published (slimface.train.presets).
     """
+    from slimface.recipe.classes import is_classifier
     from slimface.recipe.recipe import Recipe
     from slimface.recipe.run import spec_of
     from slimface.train.presets import adapted, preset
@@ -120,15 +135,26 @@ def train(
         optimizer=optimizer,
     )
     settings: dict[str, Any] = course.model_dump()
+    if teacher is not None:
+        settings["criterion"] = {
+            "kind": "distill",
+            "teacher": teacher,
+            "weight": teacher_weight,
+            "temperature": temperature,
+            "feature_weight": feature_weight,
+            "of": settings["criterion"],
+        }
     if size is not None:
         settings["size_px"] = size
     if ema is not None:
         settings["schedule"]["ema"] = ema
-    pixels, length = settings["size_px"], course.schedule.epochs
+    length = course.schedule.epochs
+    seen = "" if is_classifier(model) else f" on crops of {settings['size_px']} pixels"
+    taught = "" if teacher is None else f", taught by {teacher}"
     recipe = Recipe.parse(
         {
-            "name": f"train-{Path(model).stem.replace(':', '-')}",
-            "about": f"{model} trained for {length} epochs on crops of {pixels} pixels.",
+            "name": f"train-{re.sub(r'[^A-Za-z0-9._-]+', '-', Path(model).stem)}",
+            "about": f"{model} trained for {length} epochs{seen}{taught}.",
             "model": model,
             "pretrained": not random,
             "backbone": backbone_weights,

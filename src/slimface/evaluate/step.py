@@ -53,7 +53,7 @@ class Evaluate(Value):
         if not isinstance(context.source, ClassSource):
             raise UsageError(
                 f"{classifier.spec.name} is a classifier and needs pictures with classes.\n"
-                "Name them with --data: pets, drawn-breeds, or folders:DIR, a folder for each class."
+                "Name them with --data: pets, drawn-breeds, or folders:DIR."
             )
         pictures = context.source.labelled("test")
         predictor = class_pipeline(classifier, device=context.device)

@@ -32,7 +32,7 @@ class Graph(nn.Module):
             size: The one height and width of the input: anchors become constants.
         """
         super().__init__()
-        self.detector = detector
+        self.detector: Any = detector
         self.decode = decode
         if isinstance(detector, Classifier):
             self.output_names: tuple[str, ...] = CLASS_NAMES

@@ -1,9 +1,9 @@
 """Export: the step that writes the file a device runs, and checks it."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -69,6 +69,8 @@ class Export(Value):
 
 def _seen(source: Source, count: int) -> Iterator[tuple[str, Picture]]:
     """The first validation pictures."""
-    pictures = source.labelled("val") if isinstance(source, ClassSource) else source.pictures("val")
-    for one in islice(iter(pictures), count):
+    pictures: Iterable[Any] = (
+        source.labelled("val") if isinstance(source, ClassSource) else source.pictures("val")
+    )
+    for one in islice(pictures, count):
         yield one.name, read_picture(one.path)

@@ -58,7 +58,7 @@ def start_classifier(
     if not isinstance(source, ClassSource):
         raise UsageError(
             f"{model} needs pictures with classes, and {source.kind} has faces.\n"
-            "Name them with --data: pets, drawn-breeds, or a folder with a folder for each class."
+            "Name them with --data: pets, drawn-breeds, or folders:DIR, a folder for each class."
         )
     made = build(classifier_spec(model, source.labelled("train").classes), seed=seed)
     assert isinstance(made, Classifier)

@@ -28,7 +28,7 @@ from typing import Any, Literal
 import torch
 
 import slimface
-from slimface.core.spec import DetectorSpec
+from slimface.core.spec import ModelSpec
 from slimface.data.folders import SPLITS as CLASS_SPLITS
 from slimface.data.folders import ClassSource
 from slimface.deploy.media import read_picture
@@ -45,7 +45,7 @@ from slimface.model.checkpoint import fingerprint as model_fingerprint
 from slimface.model.detector import Detector
 from slimface.model.network import Network
 from slimface.recipe import teachers
-from slimface.recipe.classes import is_classifier, start_classifier
+from slimface.recipe.classes import classifier_spec, is_classifier, start_classifier
 from slimface.recipe.recipe import AnyStep, Recipe, write_recipe
 from slimface.report.pictures import save_example
 from slimface.step import Context
@@ -178,12 +178,17 @@ def start(recipe: Recipe) -> tuple[Any, Provenance]:
     return detector, Provenance(seed=recipe.seed)
 
 
-def spec_of(model: str) -> DetectorSpec:
-    """Return the spec of a name of the zoo or of a checkpoint."""
+def spec_of(model: str) -> ModelSpec:
+    """Return the spec of a name of the zoo or of a checkpoint.
+
+    The classes of a new classifier are only known once there are pictures; these are not they.
+    """
+    if is_classifier(model):
+        return classifier_spec(model, ("one", "other"))
     if COMPOSED.search(model):
         return open_composed(model)[0].spec
     if Path(model).suffix == CHECKPOINT:
-        return load_checkpoint(model).detector.spec
+        return load_checkpoint(model).spec
     return zoo.entry(model).spec
 
 

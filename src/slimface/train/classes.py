@@ -45,7 +45,7 @@ def labelled(context: Context, classifier: Classifier, split: LabelledSplit) -> 
         what = "none are" if source is None else f"{source.kind} has faces"
         raise UsageError(
             f"{classifier.spec.name} is a classifier and needs pictures with classes; {what} given."
-            "\nName them with --data: pets, drawn-breeds, or a folder with a folder for each class."
+            "\nName them with --data: pets, drawn-breeds, or folders:DIR, a folder for each class."
         )
     pictures = source.labelled(split)
     check_classes(pictures, classifier)

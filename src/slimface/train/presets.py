@@ -5,11 +5,14 @@ training from scratch. ``adapted`` fits it to another length, batch or start.
 """
 
 from collections.abc import Callable
+from typing import Any
 
-from slimface.core.spec import DetectorSpec
+from slimface.core.spec import DetectorSpec, ModelSpec
+from slimface.data.labelled import CropFlip
 from slimface.data.transforms import RetinaFaceAugment, S3fdAugment
 from slimface.errors import UsageError
 from slimface.train.assign import BestOverlap
+from slimface.train.classes import CrossEntropy
 from slimface.train.criterion import MultiBox
 from slimface.train.iou_aware import IouAware
 from slimface.train.schedule import Schedule
@@ -19,8 +22,8 @@ ONWARDS = 0.1
 """Share of the published learning rate with which trained weights are trained on."""
 
 
-def preset(spec: DetectorSpec) -> Train:
-    """Return the training of a detector's family, or ``general`` for one that has none of its own.
+def preset(spec: ModelSpec) -> Train:
+    """Return the training of a model's family, or ``general`` for one that has none of its own.
 
     Raises:
         UsageError: It is no detector of whole pictures, so crops of pictures do not train it.
@@ -31,7 +34,7 @@ def preset(spec: DetectorSpec) -> Train:
             f"Nothing says how {spec.architecture.name} is trained.\n"
             f"Families with a preset: {', '.join(FAMILIES)}; others are trained by a recipe."
         )
-    return (family or general)(spec)
+    return (family or general)(spec)  # type: ignore[arg-type]  # the task was checked above
 
 
 def adapted(
@@ -170,7 +173,28 @@ def yunet(spec: DetectorSpec) -> Train:
     )
 
 
-FAMILIES: dict[str, Callable[[DetectorSpec], Train]] = {
+def classifier(spec: Any) -> Train:
+    """Image classifiers: the course of the survey of compression for faces, on Oxford-IIIT Pet.
+
+    Source: arXiv:2408.08250 and its code. Its batch is 128, its weight decay 0.001 within Adam.
+    """
+    return Train(
+        schedule=Schedule(
+            epochs=100,
+            batch_size=128,
+            optimizer="adam",
+            learning_rate=1e-3,
+            weight_decay=1e-3,
+            decay="steps",
+            decay_epochs=(15, 30, 45, 60, 75, 90),
+        ),
+        criterion=CrossEntropy(),
+        augment=CropFlip(),
+    )
+
+
+FAMILIES: dict[str, Callable[[Any], Train]] = {
+    "classifier": classifier,
     "eresfd": eresfd,
     "extd": extd,
     "retinaface": retinaface,

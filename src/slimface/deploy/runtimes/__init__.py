@@ -19,6 +19,7 @@ from slimface.deploy.runtimes.onnxruntime import OnnxNetwork
 from slimface.deploy.runtimes.opening import (
     RUNTIMES,
     Opened,
+    open_any_file,
     open_class_file,
     open_exported,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "Description",
     "OnnxNetwork",
     "Opened",
+    "open_any_file",
     "open_class_file",
     "open_exported",
     "read_model",

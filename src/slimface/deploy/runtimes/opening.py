@@ -66,21 +66,13 @@ def open_exported(path: str | Path, *, threads: int | None = None) -> Pipeline:
         MissingError, CheckpointError: As the runtime's own class says.
         UsageError: It is a classifier.
     """
-    path = Path(path)
-    opened, identity = _opened(path, threads)
-    if not isinstance(opened.spec, DetectorSpec):
+    opened = open_any_file(path, threads=threads)
+    if isinstance(opened, ClassPipeline):
         raise UsageError(
-            f"{path} does {opened.spec.task}, and a detector is needed here.\n"
+            f"{path} is a classifier, and a detector is needed here.\n"
             "Classifiers are for: slimface classify, evaluate, benchmark."
         )
-    return Pipeline(
-        opened.spec,
-        opened.network,
-        name=path.stem,
-        runtime=opened.runtime,
-        identity=identity,
-        canvas=opened.canvas,
-    )
+    return opened
 
 
 def open_class_file(path: str | Path, *, threads: int | None = None) -> ClassPipeline:
@@ -90,16 +82,32 @@ def open_class_file(path: str | Path, *, threads: int | None = None) -> ClassPip
         MissingError, CheckpointError: As the runtime's own class says.
         UsageError: It is a detector.
     """
-    path = Path(path)
-    opened, identity = _opened(path, threads)
-    if not isinstance(opened.spec, ClassifierSpec):
+    opened = open_any_file(path, threads=threads)
+    if not isinstance(opened, ClassPipeline):
         raise UsageError(
-            f"{path} does {opened.spec.task}, and a classifier is needed here.\n"
+            f"{path} is a detector, and a classifier is needed here.\n"
             "Detectors are for: slimface detect, evaluate, benchmark."
         )
-    return ClassPipeline(
-        opened.spec, opened.network, name=path.stem, runtime=opened.runtime, identity=identity
+    return opened
+
+
+def open_any_file(path: str | Path, *, threads: int | None = None) -> Pipeline | ClassPipeline:
+    """Open an exported file as what it is.
+
+    Raises:
+        MissingError, CheckpointError: As the runtime's own class says.
+    """
+    path = Path(path)
+    opened, identity = _opened(path, threads)
+    spec, network, said = (
+        opened.spec,
+        opened.network,
+        {"name": path.stem, "runtime": opened.runtime},
     )
+    if isinstance(spec, ClassifierSpec):
+        return ClassPipeline(spec, network, identity=identity, **said)
+    assert isinstance(spec, DetectorSpec)
+    return Pipeline(spec, network, identity=identity, canvas=opened.canvas, **said)
 
 
 def _opened(path: Path, threads: int | None) -> tuple[Opened, Callable[[], str]]:
