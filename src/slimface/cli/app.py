@@ -15,11 +15,13 @@ from rich.logging import RichHandler
 
 import slimface
 from slimface.cli.benchmark import benchmark
+from slimface.cli.classify import classify
 from slimface.cli.compare import compare
 from slimface.cli.console import diary
 from slimface.cli.data import app as data
 from slimface.cli.demo import app as demo
 from slimface.cli.detect import detect
+from slimface.cli.distill import distill
 from slimface.cli.doctor import doctor
 from slimface.cli.evaluate import evaluate
 from slimface.cli.export import export
@@ -75,8 +77,10 @@ def options(
 
 app.command("zoo")(zoo)
 app.command("detect")(detect)
+app.command("classify")(classify)
 app.command("doctor")(doctor)
 app.command("train")(train)
+app.command("distill")(distill)
 app.command("evaluate")(evaluate)
 app.command("compare")(compare)
 app.command("prune")(prune)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from slimface.cli.classify import score_classes
 from slimface.cli.console import diary, print_json, print_table, track
 from slimface.cli.run import DataOption, JsonOption, source_of
 from slimface.errors import DataError, UsageError
@@ -28,7 +29,10 @@ def evaluate(
         typer.Argument(help="Name of the zoo, checkpoint or exported file; none: --predictions."),
     ] = None,
     data: DataOption = "drawn",
-    split: Annotated[str, typer.Option(help="val or train.")] = "val",
+    split: Annotated[
+        str,
+        typer.Option(help="val or train; test, too, for classes.", show_default="val; test"),
+    ] = "",
     truth: Annotated[
         str,
         typer.Option(
@@ -110,7 +114,7 @@ def evaluate(
             "--folder and --save-predictions keep what a model finds; with --predictions there is "
             "no model.\nLeave them out."
         )
-    _check_truth(truth, split)
+    _check_truth(truth, split or "val")
     for place in (out, save_predictions, folder):
         _check_writable(place)
     given: dict[str, Any] = {
@@ -122,9 +126,16 @@ def evaluate(
     }
     given = {name: value for name, value in given.items() if value is not None}
 
+    from slimface.data.folders import ClassSource
     from slimface.data.widerface import read_widerface
 
     source = source_of(data)
+    if model is not None and isinstance(source, ClassSource):
+        score_classes(
+            model, source, split or "test", out=out, threads=threads, device=device, as_json=json
+        )
+        return
+    split = split or "val"
     if partial:
         pictures = read_widerface(source.folder(), split, partial=True)
     else:

@@ -21,7 +21,8 @@ DataOption = Annotated[
     str,
     typer.Option(
         "--data",
-        help="Folder in WIDER FACE's layout or RetinaFace's (train/label.txt), or 'drawn'.",
+        help="Folder in WIDER FACE's layout or RetinaFace's (train/label.txt), or 'drawn'. For "
+        "classifiers: drawn-breeds, pets, pets:DIR, or folders:DIR, a folder for each class.",
         envvar="SLIMFACE_WIDER",
     ),
 ]

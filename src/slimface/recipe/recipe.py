@@ -8,6 +8,7 @@ import yaml
 from pydantic import Field
 
 from slimface.bench.step import Measure
+from slimface.compress.distill.step import PseudoLabel
 from slimface.compress.prune.fade import FadeOut
 from slimface.compress.prune.iterative import IterativePrune
 from slimface.compress.prune.net import PruneNet
@@ -39,6 +40,7 @@ AnyStep = Annotated[
     | BFpgm
     | SoftSearch
     | Shrink
+    | PseudoLabel
     | Evaluate
     | Export
     | Measure,

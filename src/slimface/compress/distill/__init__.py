@@ -1,0 +1,1 @@
+"""How a model learns from another one; the criterion is ``slimface.train.distill``."""
