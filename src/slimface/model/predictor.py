@@ -7,10 +7,11 @@ from slimface.core.faces import Floats
 from slimface.deploy.cascade import Cascade, Networks
 from slimface.deploy.classify import ClassPipeline
 from slimface.deploy.pipeline import Pipeline, RawFaces
+from slimface.errors import UsageError
 from slimface.model.checkpoint import fingerprint
 from slimface.model.classifier import Classifier
 from slimface.model.detector import Detector
-from slimface.model.mtcnn import MTCNN
+from slimface.model.mtcnn import MTCNN, Stage
 
 
 class TorchNetwork:
@@ -104,5 +105,10 @@ def pipeline(detector: Detector, *, name: str = "", device: str | torch.device =
     if isinstance(detector, MTCNN):
         nets = TorchCascade(detector, device=device)
         return Cascade(detector.spec, nets, name=name, runtime="torch", identity=identity)
+    if isinstance(detector, Stage):
+        raise UsageError(
+            f"{detector.spec.name} is one net of a cascade and finds no faces of pictures alone.\n"
+            "Name the cascade and where its net is, such as mtcnn,rnet=FILE."
+        )
     network = TorchNetwork(detector, device=device)
     return Pipeline(detector.spec, network, name=name, runtime="torch", identity=identity)
