@@ -105,10 +105,8 @@ class MultiBox(Value):
             if len(boxes):
                 offsets.append(codec.encode(boxes[assignment.face[at]], anchors[at]))
             if with_points and len(boxes):
-                points = boxes.new_full((len(boxes), 5, 2), torch.nan)
-                if found.landmarks is not None:
-                    points = torch.tensor(found.landmarks, device=anchors.device)
-                landmarks.append(codec.encode_points(points[assignment.face[at]], anchors[at]))
+                points = landmarks_of(found, boxes)[assignment.face[at]]
+                landmarks.append(codec.encode_points(points, anchors[at]))
         empty = anchors.new_zeros(0, 4)
         return Targets(
             torch.stack(positive),
@@ -124,3 +122,10 @@ class MultiBox(Value):
         ranked = background.topk(max(int(wanted.max()), 1), dim=1).indices
         taken = torch.arange(ranked.shape[1], device=logits.device)[None] < wanted[:, None]
         return torch.zeros_like(positive).scatter_(1, ranked, taken)
+
+
+def landmarks_of(faces: Faces, boxes: Tensor) -> Tensor:
+    """Return the landmarks ``(n, 5, 2)`` of annotated faces beside their ``boxes``; NaN if none."""
+    if faces.landmarks is None:
+        return boxes.new_full((len(boxes), 5, 2), torch.nan)
+    return torch.tensor(faces.landmarks, device=boxes.device)

@@ -14,7 +14,7 @@ from slimface.core.value import Value
 from slimface.data.batches import Batch
 from slimface.model.detector import Detector, RawTensors
 from slimface.train.assign import SimOta
-from slimface.train.criterion import Loss
+from slimface.train.criterion import Loss, landmarks_of
 
 _SMOOTH = 0.1
 """Below this, the loss of a box is a parabola."""
@@ -77,10 +77,7 @@ class IouAware(Value):
             face = match.face[match.positive]
             faces.append(truth[face])
             if with_points:
-                points = truth.new_full((len(truth), 5, 2), torch.nan)
-                if annotated.landmarks is not None:
-                    points = torch.tensor(annotated.landmarks, device=boxes.device)
-                landmarks.append(points[face])
+                landmarks.append(landmarks_of(annotated, truth)[face])
         return _Matched(
             torch.stack(positive), torch.cat(faces), torch.cat(landmarks) if landmarks else None
         )
