@@ -8,7 +8,6 @@ valued in the time of one measurement.
 
 import copy
 import hashlib
-import itertools
 import json
 import logging
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.optimize import nnls
 from torch import Tensor, nn
 
 from slimface.bench.kept_times import KeptTimes
@@ -291,13 +291,5 @@ def _tables(surfaces: Sequence[Surface], threads: int, track: Track) -> list[Flo
 
 def _solve(features: Floats, measured: Floats) -> Floats:
     """Least squares of relative errors, none of the factors negative."""
-    best, least = np.zeros(features.shape[1]), np.inf
-    scaled = features / measured[:, None]
-    for count in range(1, features.shape[1] + 1):
-        for chosen in map(list, itertools.combinations(range(features.shape[1]), count)):
-            factors, *_ = np.linalg.lstsq(scaled[:, chosen], np.ones(len(measured)), rcond=None)
-            loss = float(np.square(scaled[:, chosen] @ factors - 1).sum())
-            if (factors >= 0).all() and loss < least:
-                best, least = np.zeros(features.shape[1]), loss
-                best[chosen] = factors
-    return best
+    factors: Floats = nnls(features / measured[:, None], np.ones(len(measured)))[0]
+    return factors
