@@ -7,8 +7,10 @@ environment of its own. ``SLIMFACE_LITERT_PYTHON`` names its Python; without it 
     export SLIMFACE_LITERT_PYTHON=$PWD/litert/bin/python
 """
 
+import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -56,45 +58,57 @@ class LiteRt(Fixed):
         self, detector: Detector, path: Path, *, provenance: Mapping[str, Any] | None = None
     ) -> None:
         """As ``Form.write``: ``path`` and its sidecar."""
+        python = _python()
         graph = self.graph(detector)
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             source = Path(folder) / "model.pt2"
             torch.export.save(torch.export.export(graph, (self.example(detector),)), source)
-            versions = _convert(source, path)
+            versions = _convert(python, source, path)
         write_sidecar(path, self.metadata(detector, provenance, **versions))
 
 
-def _convert(source: Path, path: Path) -> dict[str, str]:
-    """Convert out of process, and return the versions of what did it."""
-    python = os.environ.get(PYTHON, sys.executable)
-    install = (
+def _python() -> str:
+    """Return the Python that converts; find out before the work if there is none."""
+    python = shutil.which(os.environ.get(PYTHON, sys.executable))
+    if python is None:
+        raise MissingError(f"{PYTHON} is {os.environ[PYTHON]}, which cannot be run.\n{_install()}")
+    if python == sys.executable and importlib.util.find_spec("litert_torch") is None:
+        raise _absent("litert_torch", python)
+    return python
+
+
+def _install() -> str:
+    return (
         f"Make an environment for it and set {PYTHON} to its Python:\n"
         "  python3 -m venv litert && litert/bin/pip install "
         f"torch=={torch.__version__.partition('+')[0]} litert-torch"
     )
-    try:
-        done = subprocess.run(
-            [python, "-c", _CONVERT, str(source), str(path)],
-            check=False,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_SECONDS,
-        )
-    except OSError as error:
-        raise MissingError(
-            f"{PYTHON} is {python}, which cannot be run: {error.strerror}.\n{install}"
-        ) from None
+
+
+def _absent(package: str, python: str) -> MissingError:
+    return MissingError(
+        f"Exporting to litert needs the package {package}, which {python} does not have.\n"
+        f"{_install()}"
+    )
+
+
+def _convert(python: str, source: Path, path: Path) -> dict[str, str]:
+    """Convert out of process, and return the versions of what did it."""
+    done = subprocess.run(
+        [python, "-c", _CONVERT, str(source), str(path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=_SECONDS,
+    )
     try:
         said: dict[str, str] = json.loads(done.stdout.strip().rpartition("\n")[2])
     except ValueError:
         said = {}
     if "missing" in said:
-        raise MissingError(
-            f"Exporting to litert needs the package {said['missing']}, which {python} does not "
-            f"have.\n{install}"
-        )
+        raise _absent(said["missing"], python)
     if done.returncode or not said:
         raise ParityError(
             f"litert-torch cannot express the model, or failed: {done.stderr.strip()[-700:]}\n"
