@@ -4,8 +4,8 @@
         --data ../shared/data/wider
 
 The plain one (tests/deploy/plain_retinaface.py) makes anchors in a loop, decodes, and suppresses
-with inclusive corners, from the published tensors. It is scored as it is, and with whole numbers,
-as the published test script writes them.
+with inclusive corners, from the published tensors. It is scored as it is, and with corners cut to
+whole numbers, as the published test script writes them.
 """
 
 import argparse
@@ -43,9 +43,7 @@ def main() -> None:
     for name in truth.names:
         boxes, scores, _ = plain["detect"](by_name[name].path, network)
         exact.append(Faces(boxes.astype(np.float32), scores))
-        corner = np.trunc(boxes[:, :2])
-        sides = np.trunc(boxes[:, 2:] - boxes[:, :2])
-        rounded = np.hstack([corner, corner + sides]).astype(np.float32)
+        rounded = np.trunc(boxes).astype(np.float32)
         whole.append(Faces(rounded, scores))
     settings = Settings(score_floor=0.02, nms_overlap=0.4, pre_nms=5000, cap=750)
     protocol = protocol_of(truth, Original(), settings)

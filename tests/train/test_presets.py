@@ -54,6 +54,8 @@ def test_the_rate_of_sgd_goes_with_the_batch_and_adams_does_not() -> None:
 def test_trained_weights_go_on_slowly_unless_told_otherwise() -> None:
     course = preset(spec_of("eresfd"))
     assert adapted(course, onwards=True).schedule.learning_rate == pytest.approx(1e-4)
+    stepped = adapted(preset(spec_of("retinaface-mobilenet025")), onwards=True)
+    assert stepped.schedule.learning_rate == pytest.approx(1e-5)
     assert adapted(course, onwards=True, learning_rate=0.5).schedule.learning_rate == 0.5
 
 

@@ -45,7 +45,7 @@ def train(
         typer.Option(
             "--learning-rate",
             "--lr",
-            help="The family's, for this batch size; a tenth for weights that are trained.",
+            help="The family's, for this batch size; for trained weights, the one it ends with.",
             show_default=False,
         ),
     ] = None,

@@ -19,7 +19,7 @@ from slimface.train.schedule import Schedule
 from slimface.train.step import Train
 
 ONWARDS = 0.1
-"""Share of the published learning rate with which trained weights are trained on."""
+"""Share of the learning rate with which trained weights are trained on, where it has no steps."""
 
 
 def preset(spec: ModelSpec) -> Train:
@@ -50,7 +50,8 @@ def adapted(
 
     Warm-up and decay keep their share of the epochs. The learning rate goes with the batch size
     (Goyal et al., "Accurate, Large Minibatch SGD", 2017, arXiv:1706.02677, section 2.1; Adam's
-    does not), and weights that are trained already get a tenth of it.
+    does not). Weights that are trained already go on with the rate that theirs ended with after
+    its steps, or a tenth where there are none.
 
     Args:
         train: The preset.
@@ -74,7 +75,7 @@ def adapted(
         )
     if rate is None:
         growth = batch / plan.batch_size if plan.optimizer == "sgd" else 1.0
-        rate = plan.learning_rate * growth * (ONWARDS if onwards else 1.0)
+        rate = plan.learning_rate * growth * (_onwards(plan) if onwards else 1.0)
     share = length / plan.epochs
     changes = {
         "epochs": length,
@@ -94,6 +95,10 @@ def general(spec: DetectorSpec) -> Train:
             epochs=100, batch_size=16, learning_rate=1e-3, ema=0.998, warmup_epochs=3.0
         )
     )
+
+
+def _onwards(plan: Schedule) -> float:
+    return ONWARDS ** len(plan.decay_epochs) if plan.decay == "steps" else ONWARDS
 
 
 def eresfd(spec: DetectorSpec) -> Train:
