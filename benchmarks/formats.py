@@ -103,7 +103,8 @@ def _files(path: Path) -> list[Path]:
     return [
         one
         for one in path.parent.iterdir()
-        if one.name in (path.name, f"{stem}.bin", f"{path.name}.spec.json")
+        if one.name in (path.name, f"{path.name}.spec.json")
+        or (path.suffix in (".xml", ".param") and one.name == f"{stem}.bin")
     ]
 
 

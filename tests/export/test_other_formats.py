@@ -1,6 +1,7 @@
 """Every format: what is written runs, finds the same faces, and is refused when it is damaged."""
 
 import importlib.util
+import itertools
 import json
 import os
 import shutil
@@ -82,28 +83,22 @@ def test_pictures_of_a_batch_are_those_one_by_one(file: Path) -> None:
         np.testing.assert_allclose(one.boxes, alone.boxes, atol=1e-2)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
-def test_a_truncated_file_is_an_error_and_not_the_end(
-    file: Path, tmp_path: Path, share: float
-) -> None:
+def test_a_truncated_file_is_an_error_and_not_the_end(file: Path, tmp_path: Path) -> None:
     """In a process of its own: some runtimes would abort it."""
-    names = [one for one in file.parent.iterdir() if not one.name.endswith(".json")]
     code = (
         "import sys\nfrom slimface.deploy.runtimes import open_exported\n"
         "from slimface.errors import SlimfaceError\n"
         "for path in sys.argv[1:]:\n"
         "    try:\n        open_exported(path)\n"
-        "    except SlimfaceError as error:\n        print(error)\n"
+        "    except SlimfaceError as error:\n        print('refused', error)\n"
     )
+    victims = [one for one in file.parent.iterdir() if not one.name.endswith(".json")]
     cut = []
-    for index, victim in enumerate(names):
-        folder = tmp_path / str(index)
-        folder.mkdir()
-        for one in file.parent.iterdir():
-            content = one.read_bytes()
-            if one == victim:
-                content = content[: int(share * len(content))]
-            (folder / one.name).write_bytes(content)
+    for victim, share in itertools.product(victims, (0.0, 0.01, 0.5, 0.99)):
+        folder = tmp_path / str(len(cut))
+        shutil.copytree(file.parent, folder)
+        content = victim.read_bytes()
+        (folder / victim.name).write_bytes(content[: int(share * len(content))])
         cut.append(folder / file.name)
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, cut)],
@@ -111,7 +106,7 @@ def test_a_truncated_file_is_an_error_and_not_the_end(
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("again.") + done.stdout.count("opened") >= len(names), done.stdout
+    assert done.stdout.count("refused") == len(cut), done.stdout
 
 
 def test_a_changed_bit_in_the_weights_is_noticed(detector: Detector, tmp_path: Path) -> None:
