@@ -13,9 +13,10 @@ import torch
 
 from slimface.compress.search.finalists import Finals
 from slimface.compress.search.proxy import Proxy, ShortTraining, recalibrate_
-from slimface.compress.search.result import Finding
+from slimface.compress.search.result import Finding, confirm
 from slimface.compress.search.step import Search
 from slimface.compress.search.study import JOURNAL, open_study
+from slimface.core.budget import parse_budget
 from slimface.data.source import DrawnScenes
 from slimface.errors import CheckpointError, DataError, ProtocolError, RecipeError, UsageError
 from slimface.model import eresfd
@@ -217,6 +218,42 @@ def test_damaged_weights_are_refused_before_anything_is_searched(tmp_path: Path)
     with pytest.raises(CheckpointError, match="damaged"):
         SEARCH.find(broken, context(tmp_path))
     assert not (tmp_path / JOURNAL).exists()
+
+
+def test_a_candidate_without_a_loss_is_left_out_and_another_drawn(
+    detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([2.0, 3.0, 4.0, math.nan, 1.0, 5.0])
+    monkeypatch.setattr("slimface.compress.search.proxy.Bench.judge", lambda *_: next(losses))
+    search = SEARCH.model_copy(update={"trials": 5, "finals": Finals(trained=0, verified=0)})
+    finding, _ = search.find(detector, context(tmp_path))
+    assert finding.losses == (2.0, 3.0, 4.0, 1.0, 5.0)
+    assert finding.best.loss == 1.0
+
+
+def test_files_decide_among_the_best_where_a_budget_is_measured(
+    found: tuple[Finding, Detector, Path],
+) -> None:
+    finding, _, _ = found
+    asked = finding.model_copy(update={"budgets": (parse_budget("-30% ms@onnxruntime:1t"),)})
+    one, other = finding.finalists
+    slow = confirm(asked, (one, other), (10.0,), [(9.0,), (7.2,)])
+    assert slow.best.number == other.number and slow.best.measured == (7.2,)
+    assert confirm(asked, (one, other), (10.0,), [(7.3,), (6.0,)]).best.number == one.number
+    assert confirm(asked, (one, other), (10.0,), [(9.0,), (8.0,)]).best.number == other.number
+
+
+def test_bytes_of_a_file_are_foretold_and_measured(detector: Detector, tmp_path: Path) -> None:
+    search = Search(
+        budgets=("-30% size", "-20% macs@128x96"),
+        trials=1,
+        proxy=PROXY,
+        finals=Finals(trained=0, verified=0),
+    )
+    finding, _ = search.find(detector, context(tmp_path))
+    assert finding.measured_before[1] is None and finding.best.measured[0] is not None
+    assert finding.best.measured[0] == pytest.approx(finding.best.costs[0], rel=0.01)
+    assert finding.best.measured[0] <= 1.01 * finding.limits[0]
 
 
 def test_without_pictures_there_is_no_search(detector: Detector, tmp_path: Path) -> None:

@@ -21,7 +21,13 @@ COSTS = cost_model(DETECTOR, GROUPS, 96, 128)
 
 
 def surface(*budgets: str, **options: float) -> Surface:
-    bounds = bounds_of([parse_budget(one) for one in budgets], DETECTOR, GROUPS, COSTS, lambda items, *_, **__: items)
+    bounds = bounds_of(
+        [parse_budget(one) for one in budgets],
+        DETECTOR,
+        GROUPS,
+        COSTS,
+        lambda items, *_, **__: items,
+    )
     return Surface.of(COSTS, bounds, **options)
 
 
@@ -128,6 +134,13 @@ def test_heads_that_a_published_division_names_are_no_variable() -> None:
     groups = channel_groups(detector)
     space = Space.over(groups, cost_model(detector, groups, 64, 64), "extd")
     assert space.names == ("g1", "g2", "g3", "g4", "g5")
+
+
+def test_layers_that_nothing_depends_on_do_not_take_their_group_with_them() -> None:
+    detector = build(eresfd.bfpgm(), seed=0).eval()
+    groups = channel_groups(detector)
+    space = Space.over(groups, cost_model(detector, groups, 64, 64), "eresfd-script")
+    assert space.names == ("g1", "g2", "g3", "g4", "g5", "g6")
 
 
 def test_a_name_of_no_layer_is_answered_with_the_nearest() -> None:

@@ -15,6 +15,7 @@ from torch import nn
 from slimface.compress.prune.allocate import PerGroup, choose
 from slimface.compress.prune.importance import Fpgm, importances
 from slimface.compress.prune.patterns import PRESETS, Preset
+from slimface.compress.search.space import cuttable
 from slimface.compress.search.study import JOURNAL, finished, open_study, owner, running
 from slimface.core.value import Value
 from slimface.data.batches import Batches
@@ -295,21 +296,14 @@ class _Lab:
 
     def _keep(self, rates: Mapping[str, float]) -> Any:
         costs = cost_model(self.detector, self.groups, 64, 64)
-        # A group that cannot be cut, as the heads are, has to have the rate 0.
-        free = {name: rate for name, rate in rates.items() if self._can_be_cut(name)}
+        free = cuttable(self.groups, PRESETS[self.step.groups])
         rounding: Literal["down", "nearest"] = (
             "down" if self.step.defects.rounds_down else "nearest"
         )
-        rule = PerGroup(rates=free, groups=self.step.groups, rounding=rounding)
+        named = {name: rates[name] for name in free}
+        rule = PerGroup(rates=named, groups=free, rounding=rounding)
         scores = importances(self.detector, self.groups, Fpgm())
         return choose(scores, rule(self.groups, scores, costs))
-
-    def _can_be_cut(self, name: str) -> bool:
-        layers = {layer for layer, group in self._layers().items() if group == name}
-        return any(
-            group.prunable and any(member.module in layers for member in group.members)
-            for group in self.groups
-        )
 
     def _layers(self) -> dict[str, str]:
         """Convolution -> the group that names it."""

@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 SLACK = "slack"
 """The variable of a search for a whole front: 0 at the budget, 1 at the whole model."""
 
+_UNDEFINED = "undefined"
+"""Note on a trial whose loss was not a number."""
+
 _REPEATS = 200
 """So many draws of known candidates in a row end a search: there are hardly any others."""
 
@@ -126,6 +129,7 @@ def draw(study: "Study", ground: Ground, course: Course) -> Iterator[Candidate]:
         try:
             candidate, fresh = _try(trial, ground, known, course)
         except _UndefinedError as error:
+            trial.set_user_attr(_UNDEFINED, True)
             _fail(study, trial)
             log.warning("candidate %d is left out: %s", trial.number, error)
             repeats += 1
@@ -167,7 +171,8 @@ class _UndefinedError(Exception):
 
 def _ask(study: "Study", course: Course) -> "Trial":
     """Ask a sampler whose seed follows from what is known, so that a resumed search goes on."""
-    done = len(finished(study)) + len(running(study))
+    left_out = sum(_UNDEFINED in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+    done = len(finished(study)) + len(running(study)) + left_out
     seed = int(np.random.default_rng((course.seed, done)).integers(2**31))
     study.sampler = make_sampler(course.sampler, seed, course.warmup)
     trial = study.ask()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field
 
@@ -133,23 +133,31 @@ class Arena:
     finals: Finals
     ground: Ground
     context: Context
+    crops: Repeated | None
+    """What candidates are trained on; None if they are not trained."""
 
-    def train(self, candidate: Candidate, crops: Repeated) -> float:
+    @classmethod
+    def of(cls, finals: Finals, ground: Ground, context: Context) -> Self:
+        """Make room, and cut the training crops if there is to be a training."""
+        (context.folder / "finalists").mkdir(exist_ok=True)
+        crops = finals.training.crops(ground.bench, context) if finals.trained else None
+        return cls(finals, ground, context, crops)
+
+    def train(self, candidate: Candidate) -> float:
         """Train a candidate, keep it, and return its held-out loss."""
         detector = self.ground.cut(candidate.widths)
         recalibrate_(detector, self.ground.bench.calibration)
-        self.finals.training(detector, crops, self.ground.bench)
+        if self.crops is not None:
+            self.finals.training(detector, self.crops, self.ground.bench)
         save(detector, self._path(candidate))
         return self.ground.bench.loss(detector)
 
     def restored(self, candidate: Candidate) -> Detector:
-        """Return a candidate as its training has left it; cut anew if it was not trained here."""
+        """Return a candidate as its training has left it; made again if that was elsewhere."""
         path = self._path(candidate)
-        if path.exists():
-            return load_checkpoint(path).detector
-        detector = self.ground.cut(candidate.widths)
-        recalibrate_(detector, self.ground.bench.calibration)
-        return detector
+        if not path.exists():
+            self.train(candidate)
+        return load_checkpoint(path).detector
 
     def precision(self, detector: Detector) -> float:
         """Return the mean average precision over the subsets of the scored pictures."""

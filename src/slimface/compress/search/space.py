@@ -56,15 +56,10 @@ class Space:
     def _named(
         cls, groups: Sequence[ChannelGroup], costs: CostModel, named: Mapping[str, tuple[str, ...]]
     ) -> Self:
+        free = cuttable(groups, named)
         columns = {}
-        # Checks all names and patterns before any of them counts.
-        rates_of_groups(groups, dict.fromkeys(named, 0.0), named)
-        for name in named:
-            try:
-                rates = rates_of_groups(groups, {one: float(one == name) for one in named}, named)
-            except UsageError:
-                # Nothing of it can be cut, as in the heads that a published division names.
-                continue
+        for name in free:
+            rates = rates_of_groups(groups, {one: float(one == name) for one in free}, free)
             columns[name] = [rates[group] for group in costs.names]
         if not columns:
             raise UsageError(
@@ -95,6 +90,32 @@ class Space:
         total = np.maximum(weights.sum(axis=0), 1e-9)
         gone = (1 - widths / self.sizes) @ weights / total
         return dict(zip(self.names, np.clip(gone, 0, 1).tolist(), strict=True))
+
+
+def cuttable(
+    groups: Sequence[ChannelGroup], named: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """Return a division without what cannot be cut: heads, and layers that nothing depends on.
+
+    Raises:
+        UsageError: A name fits no layer.
+    """
+    # A rate of 0 checks the names and asks for nothing.
+    rates_of_groups(groups, dict.fromkeys(named, 0.0), named)
+    free: dict[str, tuple[str, ...]] = {}
+    for name, beginnings in named.items():
+        kept = tuple(one for one in beginnings if _can_be_cut(groups, one))
+        if kept:
+            free[name] = kept
+    return free
+
+
+def _can_be_cut(groups: Sequence[ChannelGroup], beginning: str) -> bool:
+    try:
+        rates_of_groups(groups, {beginning: 1.0}, None)
+    except UsageError:
+        return False
+    return True
 
 
 def _parts(costs: CostModel, most: int) -> dict[str, list[str]]:

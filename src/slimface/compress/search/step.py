@@ -124,7 +124,7 @@ class Search(Value):
             raise UsageError(
                 "The time was over before the first candidate was judged.\nAllow more minutes."
             )
-        arena = Arena(self.finals, ground, context)
+        arena = Arena.of(self.finals, ground, context)
         trained, scored = self._finals(arena, study, candidates)
         finding = tell(self, ground, candidates, trained, scored)
         if any(budget.is_measured for budget in self.budgets):
@@ -165,7 +165,12 @@ class Search(Value):
         if times:
             # Those of another machine, or of another day's table, are other milliseconds.
             identity["milliseconds"] = " ".join(f"{ms:.3f}" for ms in times)
-        settings = self.model_copy(update=_FREE | ({} if part else {"finals": Finals()}))
+        finals = Finals()
+        if part:
+            # How many enter may change; whether those that are scored were trained may not.
+            free = {"trained": min(self.finals.trained, 1), "verified": 0}
+            finals = self.finals.model_copy(update=free)
+        settings = self.model_copy(update={**_FREE, "finals": finals})
         return open_study(
             self.storage or context.folder / JOURNAL,
             f"{self.study}-{part}" if part else self.study,
@@ -200,11 +205,9 @@ class Search(Value):
         track = arena.context.track
         trained: dict[int, float] = {}
         if self.finals.trained:
-            crops = self.finals.training.crops(arena.ground.bench, arena.context)
-            (arena.context.folder / "finalists").mkdir(exist_ok=True)
             training = Round(
                 self._open("trained", arena.ground, arena.context),
-                lambda number: arena.train(by_number[number], crops),
+                lambda number: arena.train(by_number[number]),
             )
             trained = training.run(best[: self.finals.trained], track, "training the best")
             best = sorted(trained, key=trained.__getitem__)
