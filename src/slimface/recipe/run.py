@@ -159,6 +159,11 @@ def _carry_out(
 
 def start(recipe: Recipe) -> tuple[Any, Provenance]:
     """Return the model a recipe starts from, and whose weights it has."""
+    if recipe.backbone is not None and recipe.pretrained:
+        raise UsageError(
+            "ImageNet weights of the backbone were given to a model that has trained weights.\n"
+            "Set pretrained to false, or leave backbone out."
+        )
     path = Path(recipe.model)
     if COMPOSED.search(recipe.model):
         return open_composed(recipe.model)
