@@ -31,18 +31,21 @@ def crowd(height: int, width: int) -> Picture:
     return np.ascontiguousarray(np.concatenate(rows)[:height, :width])
 
 
-def resident() -> int:
-    """Bytes that this process has in memory now."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * 4096
+def held() -> int:
+    """Bytes that this process holds now, swapped out or not; files it has mapped do not count."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return (
+        sum(int(status.partition(f"{name}:")[2].split()[0]) for name in ("RssAnon", "VmSwap"))
+        * 1024
+    )
 
 
-def large(proposals: int, height: int, width: int) -> dict[str, float]:
+def large(model: str, proposals: int, height: int, width: int) -> dict[str, float]:
     """Detect on one large picture."""
     from slimface.deploy.cascade import Cascade
     from slimface.loading import load
 
-    cascade = load("mtcnn", threads=1)
+    cascade = load(model, threads=1)
     assert isinstance(cascade, Cascade)
     cascade = cascade.looking_for(proposals=proposals)
     picture = crowd(height, width)
@@ -57,17 +60,17 @@ def large(proposals: int, height: int, width: int) -> dict[str, float]:
     }
 
 
-def many(pictures: int) -> dict[str, float]:
+def many(model: str, pictures: int) -> dict[str, float]:
     """Detect on pictures of many sizes; what stays after the first forty must stay the same."""
     from slimface.loading import load
 
-    cascade = load("mtcnn", threads=1)
+    cascade = load(model, threads=1)
     whole = crowd(300, 400)
     marks = []
     for i in range(pictures):
         cascade.detect(np.ascontiguousarray(whole[: 120 + i * 7 % 120, : 160 + i * 13 % 160]))
         if i + 1 in (40, pictures):
-            marks.append(resident())
+            marks.append(held())
     return {"pictures": pictures, "grew_mb": round((marks[-1] - marks[0]) / 1e6, 2)}
 
 
@@ -78,14 +81,19 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=4000)
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--proposals", type=int, nargs="*", default=[1000, 20000])
+    parser.add_argument("--model", default="mtcnn")
     parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.run:
         what, number = asked.run[0], int(asked.run[1])
-        found = many(number) if what == "many" else large(number, asked.height, asked.width)
+        found = (
+            many(asked.model, number)
+            if what == "many"
+            else large(asked.model, number, asked.height, asked.width)
+        )
         print(json.dumps(found))
         return
-    size = ["--height", str(asked.height), "--width", str(asked.width)]
+    size = ["--height", str(asked.height), "--width", str(asked.width), "--model", asked.model]
     runs = [("many", asked.pictures), *(("large", count) for count in asked.proposals)]
     for what, number in runs:
         command = [sys.executable, __file__, *size, "--run", what, str(number)]

@@ -24,8 +24,14 @@ from slimface.model.predictor import pipeline
 @pytest.fixture(scope="module")
 def lively():
     """Nets nobody has trained, that say yes to much of what they see."""
-    spec = mtcnn.facenet().model_copy(
-        update={"proposal_floor": 0.3, "refine_floor": 0.3, "min_face_px": 30.0}
+    usual = mtcnn.facenet()
+    spec = usual.model_copy(
+        update={
+            "proposal_floor": 0.3,
+            "refine_floor": 0.3,
+            "min_face_px": 30.0,
+            "postprocess": usual.postprocess.model_copy(update={"score_floor": 0.3}),
+        }
     )
     detector = build(spec, seed=3).eval()
     with torch.no_grad():
