@@ -78,26 +78,18 @@ def test_rate_nothing_changes_nothing(
     assert fingerprint(pruned) == fingerprint(detector)
 
 
-def test_everything_that_was_cut_learns_as_it_did_before(tmp_path: Path) -> None:
+def test_weights_move_in_every_layer_that_was_cut(tmp_path: Path) -> None:
     """As published, fine-tuning freezes just these: the optimizer holds the tensors before."""
     whole = build(eresfd.naver(width=8), seed=0)
     pruned = Prune(allocator=Uniform(rate=0.4))(whole, context(tmp_path / "cut"))
-    cut = {
-        name
-        for name, parameter in pruned.named_parameters()
-        if parameter.shape != whole.get_parameter(name).shape
-    }
+    after = dict(TRAIN(pruned, context(tmp_path / "train")).named_parameters())
+    before = dict(pruned.named_parameters())
+    cut = [name for name in before if before[name].shape != whole.get_parameter(name).shape]
+    still = [name for name in cut if torch.equal(before[name], after[name])]
     assert len(cut) > 100
-    # Crops of 64 pixels teach the uppermost levels nothing, cut or not.
-    assert still(pruned, tmp_path / "pruned") & cut <= still(whole, tmp_path / "whole")
-
-
-def still(detector: Detector, folder: Path) -> set[str]:
-    """Names of the parameters that a training leaves as they are."""
-    after = dict(TRAIN(detector, context(folder)).named_parameters())
-    return {
-        name for name, before in detector.named_parameters() if torch.equal(before, after[name])
-    }
+    # Maps of a single cell teach some norms of the uppermost level nothing; no layer is without.
+    assert len(still) < 0.1 * len(cut)
+    assert [name for name in still if before[name].dim() > 1] == []
 
 
 def test_one_round_is_pruning_and_training(tmp_path: Path) -> None:
