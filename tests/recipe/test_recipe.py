@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
 from slimface.compress.prune.allocate import Uniform
 from slimface.compress.prune.importance import L1
