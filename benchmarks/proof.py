@@ -45,8 +45,8 @@ def commands(wider: Path, scratch: Path) -> dict[str, list[list[str]]]:
             [*SLIMFACE, "evaluate", name, "--threads", "1"]
             for name in ("extd-32", "extd-48", "extd-64")
         ],
-        "eresfd-fpgm-30": [
-            [*SLIMFACE, "run", "eresfd-fpgm-30", "--out", str(scratch / "eresfd-fpgm-30")]
+        "eresfd-oneshot-30": [
+            [*SLIMFACE, "run", "eresfd-oneshot-30", "--out", str(scratch / "eresfd-oneshot-30")]
         ],
     }
 
