@@ -2,7 +2,7 @@
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,14 +12,23 @@ from slimface.errors import UsageError
 from slimface.files import bytes_of
 
 if TYPE_CHECKING:
-    from slimface.model.detector import Detector
+    pass
 
 PICTURES = 50
 
 APPS = ("web",)
 """Folders around an ONNX file."""
 
-FORMATS = ("onnx", "openvino", "ncnn", "executorch", "litert", "torchscript", "torchmobile")
+FORMATS = (
+    "onnx",
+    "openvino",
+    "ncnn",
+    "executorch",
+    "litert",
+    "torchscript",
+    "torchmobile",
+    "cweights",
+)
 
 
 def export(
@@ -61,11 +70,13 @@ def export(
 ) -> None:
     """Write MODEL to a file for devices, and keep it only if it finds the same faces."""
     height, width = read_size(size)
+    from slimface.export.classes import drawn_heads
     from slimface.export.formats import format_named
     from slimface.export.gate import export as export_file
     from slimface.export.parity import TOLERANCES
     from slimface.export.pictures import read_pictures, sample_pictures
     from slimface.export.web import export_web
+    from slimface.model.classifier import Classifier
     from slimface.model.mtcnn import MTCNN
 
     kind = format_named("onnx" if form in APPS else form)
@@ -84,8 +95,11 @@ def export(
     detector, provenance = _open(model)
     is_folder = form in APPS or isinstance(detector, MTCNN)
     path = out or Path(_stem(model) + (f"-{form}" if is_folder else kind.suffix))
-    write = functools.partial(export_web, runtime=runtime) if form in APPS else export_file
+    write: Any = functools.partial(export_web, runtime=runtime) if form in APPS else export_file
     seen = read_pictures(pictures, limit=PICTURES) if pictures else sample_pictures()
+    if isinstance(detector, Classifier):
+        write = _export_classifier
+        seen = read_pictures(pictures, limit=PICTURES) if pictures else drawn_heads()
     report = write(
         detector,
         path,
@@ -104,25 +118,39 @@ def export(
     diary.print(f"{what}: {path} ({bytes_of(path):,} bytes)", markup=False)
 
 
+def _export_classifier(
+    classifier: Any,
+    path: Path,
+    form: Any,
+    *,
+    pictures: Any,
+    provenance: dict[str, Any],
+    **_of_boxes: Any,
+) -> Any:
+    from slimface.export.classes import export_classifier
+
+    return export_classifier(classifier, path, form, pictures=pictures, provenance=provenance)
+
+
 def _stem(model: str) -> str:
     """A name for the file: that of the model, or of the cascade whose nets are replaced."""
     return Path(model.partition(",")[0]).stem
 
 
-def _open(model: str) -> tuple["Detector", dict[str, Any]]:
+def _open(model: str) -> tuple[Any, dict[str, Any]]:
     """Return a model that can still be traced, and where it comes from."""
     from slimface.loading import COMPOSED, load
     from slimface.model.cascade import open_composed
     from slimface.model.checkpoint import load_checkpoint
 
     path = Path(model)
-    detector: Detector
+    detector: Any
     if COMPOSED.search(model):
         detector, origin = open_composed(model)
         provenance = origin.model_dump(mode="json", exclude_none=True)
     elif path.suffix == ".safetensors":
         checkpoint = load_checkpoint(path)
-        detector = checkpoint.detector
+        detector = checkpoint.network
         provenance = checkpoint.provenance.model_dump(mode="json", exclude_none=True)
     else:
         pipeline = load(model)

@@ -107,6 +107,7 @@ def prune(
 
         show_sensitivity(model, value, data, out, as_json=json)
         return
+    from slimface.data.folders import ClassSource
     from slimface.recipe.recipe import Recipe
 
     amount, said = _amount(rate, budget)
@@ -116,6 +117,12 @@ def prune(
         "allocator": {"kind": allocator, "multiple_of": multiple_of, **amount},
     }
 
+    source = source_of(data)
+    of_classes: dict[str, Any] = {}
+    if isinstance(source, ClassSource):
+        of_classes, about = _for_classes(model)
+        cut |= about
+
     def train(epochs: int) -> dict[str, Any]:
         course = {
             "epochs": epochs,
@@ -124,7 +131,7 @@ def prune(
             "warmup_epochs": min(1.0, epochs / 10),
             "ema": 0.998,
         }
-        return {"kind": "train", "schedule": course, "size_px": size}
+        return {"kind": "train", "schedule": course, "size_px": size, **of_classes}
 
     steps = _steps(schedule, cut, train(epochs) if epochs else None, rounds=rounds, every=every)
     if reinit:
@@ -146,7 +153,7 @@ def prune(
             ),
             "about": f"{model}: {said}, by {importance}, allocated by {allocator}.",
             "model": model,
-            "source": source_of(data),
+            "source": source,
             "seed": seed,
             "steps": steps,
         },
@@ -194,6 +201,26 @@ def _amount(rate: float | None, budgets: list[str] | None) -> tuple[dict[str, An
 def _name(*parts: str) -> str:
     """A name for the run, of characters that any file system takes."""
     return "-".join(re.sub(r"[^A-Za-z0-9._]+", "-", part).strip("-") for part in parts)
+
+
+def _for_classes(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What training and cutting a classifier differ in: fields of ``train`` and of ``prune``."""
+    from slimface.core.spec import ClassifierSpec
+    from slimface.recipe.run import spec_of
+
+    spec = spec_of(model)
+    if not isinstance(spec, ClassifierSpec):
+        raise UsageError(
+            f"{model} does {spec.task}, and these pictures have classes.\n"
+            "Name pictures with faces, or a classifier."
+        )
+    rule = spec.preprocess
+    criterion = {"kind": "cross_entropy"}
+    look = {"size_px": max(rule.height_px, 64), "criterion": criterion, "batch_size": 16}
+    return (
+        {"criterion": criterion, "augment": {"kind": "crop_flip"}},
+        {"look": look, "height_px": rule.height_px, "width_px": rule.width_px},
+    )
 
 
 def _explain(model: str, layer: str, *, as_json: bool) -> None:
