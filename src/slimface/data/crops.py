@@ -63,7 +63,7 @@ class Cuts(Value):
     """Faces whose longer side is shorter than this teach nothing; they are no background either."""
 
     negatives: int = Field(default=35, ge=0)
-    """Drawn anywhere on each picture, for the first net."""
+    """Drawn anywhere on each picture; for the later nets they fill up what was mined."""
 
     near: int = Field(default=5, ge=0)
     """Tries of a negative that overlaps each face a little, for the first net."""
@@ -162,6 +162,11 @@ class Cutter:
         else:
             boxes = self.finder.seen_by(self.net, view)
             found = _mined(boxes, one.faces.boxes, learnable, self.cuts, geometry)
+            # Good nets make few mistakes on what they have learnt from: places anywhere fill up.
+            _, extra = _gathered(
+                [(_background(rng, one.faces.boxes, size, self.cuts), Kind.NEGATIVE, 0)]
+            )
+            found = found + extra._replace(boxes=geometry.boxes_of_windows(extra.boxes))
             if self.net == "onet":
                 extra = _around_landmarks(rng, one.faces, learnable, size, self.cuts)
                 extra = extra._replace(boxes=geometry.boxes_of_windows(extra.boxes))

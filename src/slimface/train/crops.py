@@ -108,12 +108,13 @@ def mirror_(records: Records, which: npt.NDArray[np.bool_]) -> None:
 
 def as_batch(records: Records) -> CropBatch:
     """Return crops as tensors."""
-    pixels = torch.from_numpy(np.ascontiguousarray(records["pixels"]))
+    # Copies: fields of a record lie at odd distances, which tensors cannot have.
+    pixels = torch.from_numpy(records["pixels"].copy())
     return CropBatch(
         pixels.permute(0, 3, 1, 2),
         torch.from_numpy(records["kind"].astype(np.int64)),
-        torch.from_numpy(np.ascontiguousarray(records["offsets"])),
-        torch.from_numpy(np.ascontiguousarray(records["landmarks"])),
+        torch.from_numpy(records["offsets"].copy()),
+        torch.from_numpy(records["landmarks"].copy()),
     )
 
 
