@@ -73,7 +73,7 @@ class Ncnn(Form):
         # is equal in both, pnnx takes for a constant.
         other = padded(detector.spec, height + 2 * 128, width + 5 * 128)
         words = [f"inputshape=[1,3,{height},{width}]"]
-        if self.dynamic:
+        if self.dynamic and not detector.input_size:
             words.append(f"inputshape2=[1,3,{other[0]},{other[1]}]")
         words.append(f"fp16={int(self.precision == 'float16')}")
         done = subprocess.run(
