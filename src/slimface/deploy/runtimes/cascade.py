@@ -84,7 +84,8 @@ class OneByOne:
 
 
 def _file_of(folder: Path, net: str) -> Path:
-    found = [folder / f"{net}{suffix}" for suffix in RUNTIMES]
+    # pnnx names its files after ncnn, too: pnet.ncnn.param.
+    found = [folder / f"{net}{suffix}" for suffix in (*RUNTIMES, ".ncnn.param")]
     found = [path for path in found if path.is_file()]
     if not found:
         raise MissingError(
