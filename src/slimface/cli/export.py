@@ -11,9 +11,6 @@ from slimface.cli.size import read_size
 from slimface.errors import UsageError
 from slimface.files import bytes_of
 
-if TYPE_CHECKING:
-    pass
-
 PICTURES = 50
 
 APPS = ("web",)
