@@ -11,7 +11,7 @@ from slimface.errors import UsageError
 
 if TYPE_CHECKING:
     from slimface.data.crop_set import CropSet
-    from slimface.model.detector import Detector
+    from slimface.model.network import Network
 
 app = typer.Typer(help="What is made from annotated pictures.", no_args_is_help=True)
 
@@ -65,7 +65,7 @@ def crops(
     _show(found, out, as_json=json)
 
 
-def _cascade(model: str, net: str) -> "Detector":
+def _cascade(model: str, net: str) -> "Network":
     """The model as a module; the crops of the first net need its rules alone, and no weights."""
     from slimface.cli.opening import open_model
     from slimface.model.build import build
@@ -78,8 +78,8 @@ def _cascade(model: str, net: str) -> "Detector":
         raise UsageError(
             f"{model} is exported already.\nName a checkpoint, or a cascade of the zoo."
         )
-    detector: Detector = opened.network.detector
-    return detector
+    network: Network = opened.network.detector
+    return network
 
 
 def _show(found: "CropSet", out: Path, *, as_json: bool) -> None:

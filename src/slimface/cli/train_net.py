@@ -6,20 +6,24 @@ from typing import TYPE_CHECKING, Any
 from slimface.errors import UsageError
 
 if TYPE_CHECKING:
+    from slimface.data.crops import Net
     from slimface.recipe.recipe import Recipe
 
-NETS = ("pnet", "rnet", "onet")
+NETS: tuple["Net", ...] = ("pnet", "rnet", "onet")
 
 
-def split_net(model: str) -> tuple[str, str | None]:
+def split_net(model: str) -> tuple[str, "Net | None"]:
     """Return the cascade and the net of ``mtcnn.rnet`` or ``x.safetensors.rnet``, if it is so."""
-    whole, dot, net = model.rpartition(".")
-    return (whole, net) if dot and net in NETS else (model, None)
+    whole, _, last = model.rpartition(".")
+    for net in NETS:
+        if whole and net == last:
+            return whole, net
+    return model, None
 
 
 def net_recipe(
     cascade: str,
-    net: str,
+    net: "Net",
     *,
     source: Any,
     scratch: bool,

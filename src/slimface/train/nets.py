@@ -17,6 +17,7 @@ from slimface.model.cascade import net_of, with_nets
 from slimface.model.checkpoint import fingerprint
 from slimface.model.detector import Detector
 from slimface.model.mtcnn import MTCNN, Stage
+from slimface.model.network import Network
 from slimface.model.predictor import pipeline
 from slimface.step import Context
 from slimface.train.course import BeforeEpoch, follow
@@ -124,7 +125,7 @@ class TrainNet(Value):
 
 
 def cut_crops(
-    detector: Detector, net: Net, folder: Path, context: Context, *, cuts: Cuts
+    detector: Network, net: Net, folder: Path, context: Context, *, cuts: Cuts
 ) -> CropSet:
     """Cut the crops of a net from the context's pictures, with the nets before it.
 
