@@ -83,7 +83,7 @@ def measure(model: str, word: str, pictures: Any, asked: argparse.Namespace) -> 
         "load": load_average(),
     }
     if not asked.no_ap:
-        candidate = load(path)
+        candidate = load(path) if path.suffix != ".cweights" else form.open(path)
         truth = truth_of(pictures, asked.root)
         results = [
             evaluate(side, pictures, truth, score_floor=0.3, resamples=1, fingerprint="either")
