@@ -56,6 +56,11 @@ EXAMPLES = 6
 PUBLISHED_BACKBONE = "published"
 """``backbone`` of a recipe whose backbone gets the weights that timm or torchvision publish."""
 
+CUTS = frozenset(
+    "prune iterative_prune prune_net soft_prune fade_out search b_fpgm soft_search shrink".split()
+)
+"""Steps after which a model is another one: the card's pictures are from before and after."""
+
 SPLITS: tuple[Literal["train"], Literal["val"]] = ("train", "val")
 
 
@@ -244,8 +249,7 @@ def _examples(
     if isinstance(recipe.source, ClassSource):
         return []
     models = [first, *(finished.folder / "model.safetensors" for finished in done)]
-    cuts = ("prune", "soft_prune")
-    cut = next((i for i, finished in enumerate(done) if finished.step.kind in cuts), None)
+    cut = next((i for i, finished in enumerate(done) if finished.step.kind in CUTS), None)
     before = None if cut is None else load(models[cut])
     after = load(models[-1])
     pictures = recipe.source.pictures("val").with_faces()
