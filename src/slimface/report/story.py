@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from slimface.core.accuracy import Accuracy
 from slimface.core.benchmark import Benchmark
 from slimface.core.record import Evaluation
 from slimface.core.value import Value
 from slimface.errors import RecipeError
-from slimface.report import chapters, compare, lineage, quantities, timing
+from slimface.report import accuracy, chapters, compare, lineage, quantities, timing
 from slimface.report.chapters import Bar, Figure, Width
 from slimface.report.compare import Row
 from slimface.report.lineage import Stop
@@ -75,7 +76,9 @@ def tell(run: Run) -> Story:
     couples = timing.pairs(first, last)
     notes += timing.doubts(couples)
     costs = _costs(run, couples)
-    quality = compare.quality(before, after)
+    accuracies = [_readable(Accuracy, e, notes) for e in compare.sides(run, "accuracy")]
+    quality = [*compare.quality(before, after), *accuracy.rows(*accuracies)]
+    notes += accuracy.notes(accuracies[1])
     shown, picture_notes = examples(run.folder, run.of("pictures"))
     groups, uncut = chapters.widths(run)
     losses = chapters.losses(run)
