@@ -56,9 +56,10 @@ EXAMPLES = 6
 PUBLISHED_BACKBONE = "published"
 """``backbone`` of a recipe whose backbone gets the weights that timm or torchvision publish."""
 
-CUTS = frozenset(
-    "prune iterative_prune prune_net soft_prune fade_out search b_fpgm soft_search shrink".split()
-)
+CUTS = (
+    "prune", "iterative_prune", "prune_net", "soft_prune", "fade_out", "search", "b_fpgm",
+    "soft_search", "shrink",
+)  # fmt: skip
 """Steps after which a model is another one: the card's pictures are from before and after."""
 
 SPLITS: tuple[Literal["train"], Literal["val"]] = ("train", "val")
