@@ -5,7 +5,7 @@ so that no classifier is right about all of them. Everything is drawn from the s
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -68,7 +68,7 @@ class DrawnBreeds(ClassSource):
         root = home / "drawn" / f"{slimface.__version__}-{self.fingerprint()[:16]}"
         if not (root / ".drawn").exists():
             self._draw(root)
-        return ClassFolders(root=str(root)).labelled(split)
+        return replace(ClassFolders(root=str(root)).labelled(split), name=f"drawn breeds {split}")
 
     def _draw(self, root: Path) -> None:
         for part, split in enumerate(SPLITS):

@@ -1,7 +1,7 @@
 """Classes: a classifier's file is kept only if it answers what the classifier does."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ def export_classifier(
     return report
 
 
-def drawn_heads() -> Iterable[tuple[str, Picture]]:
+def drawn_heads() -> Iterator[tuple[str, Picture]]:
     """Return the pictures that are compared on where none are given, the same everywhere."""
     for i in range(DRAWN):
         yield f"head {i}", draw_head(looks_of(i % 16, 0), np.random.default_rng((11, i)), 96)

@@ -52,7 +52,7 @@ class Graph(nn.Module):
         if not self.decode:
             return tuple(tensor for tensor in raw if tensor is not None)
         spec = self.detector.spec
-        anchors = self.anchors
+        anchors: Any = self.anchors
         if anchors is None:
             anchors = spec.anchors.anchors_in(torch, images.shape[2], images.shape[3])
         decoded = [raw.logits.sigmoid(), spec.codec.decode(raw.offsets, anchors)]
