@@ -46,7 +46,7 @@ class Graph(nn.Module):
         self.register_buffer("anchors", anchors, persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        raw = self.detector(images)
+        raw: Any = self.detector(images)
         if isinstance(raw, Tensor):
             return (raw,)
         if not self.decode:
