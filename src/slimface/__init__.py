@@ -14,15 +14,16 @@ _HOMES = {
     "DetectorSpec": "slimface.core.spec",
     "SlimfaceError": "slimface.errors",
     "load": "slimface.loading",
+    "load_classifier": "slimface.loading",
 }
 
-__all__ = ["DetectorSpec", "Faces", "SlimfaceError", "__version__", "load"]
+__all__ = ["DetectorSpec", "Faces", "SlimfaceError", "__version__", "load", "load_classifier"]
 
 if TYPE_CHECKING:
     from slimface.core.faces import Faces
     from slimface.core.spec import DetectorSpec
     from slimface.errors import SlimfaceError
-    from slimface.loading import load
+    from slimface.loading import load, load_classifier
 
 
 def __getattr__(name: str) -> Any:
