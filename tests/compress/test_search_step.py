@@ -100,7 +100,7 @@ def test_a_search_that_goes_on_ends_like_one_that_was_never_stopped(
     found: tuple[Finding, Detector, Path], detector: Detector, tmp_path: Path
 ) -> None:
     finding, _, _ = found
-    for trials in (1, 4, 6):
+    for trials in (3, 6):
         part = SEARCH.model_copy(update={"trials": trials})
         last, _ = part.find(detector, context(tmp_path))
     assert seen(last) == seen(finding)
@@ -243,7 +243,13 @@ def test_files_decide_among_the_best_where_a_budget_is_measured(
     assert confirm(asked, (one, other), (10.0,), [(9.0,), (8.0,)]).best.number == other.number
 
 
-def test_bytes_of_a_file_are_foretold_and_measured(detector: Detector, tmp_path: Path) -> None:
+def test_bytes_of_a_file_are_foretold_and_measured(tmp_path: Path) -> None:
+    detector = build(eresfd.naver(width=8), seed=0).eval()
+    with torch.no_grad():
+        # As after training: files keep equal tensors, such as shifts that are all 0, only once.
+        for layer in detector.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.bias.normal_(std=0.1)
     search = Search(
         budgets=("-30% size", "-20% macs@128x96"),
         trials=1,
