@@ -34,6 +34,7 @@ from slimface.cli.search import search
 from slimface.cli.serve import serve
 from slimface.cli.shrink import shrink
 from slimface.cli.train import train
+from slimface.cli.verify import verify
 from slimface.cli.zoo import zoo
 from slimface.errors import SlimfaceError
 
@@ -89,6 +90,7 @@ app.command("search")(search)
 app.command("profile")(profile)
 app.command("export")(export)
 app.command("parity")(parity)
+app.command("verify")(verify)
 app.command("benchmark")(benchmark)
 app.command("serve")(serve)
 app.command("run")(run_command)

@@ -13,8 +13,8 @@ from slimface.files import bytes_of
 
 PICTURES = 50
 
-APPS = ("web",)
-"""Folders around an ONNX file."""
+APPS = ("web", "bundle")
+"""Folders around a file, ONNX if nothing else is said."""
 
 FORMATS = (
     "onnx",
@@ -63,10 +63,17 @@ def export(
         Path | None,
         typer.Option(help="web: npm package of onnxruntime-web.  [default: fetched with npm]"),
     ] = None,
+    files: Annotated[
+        str, typer.Option(help="bundle: the formats of its model files, such as onnx,ncnn.")
+    ] = "onnx",
+    measure: Annotated[
+        bool, typer.Option(help="bundle: measure how long its files take, and say so.")
+    ] = True,
     json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")] = False,
 ) -> None:
     """Write MODEL to a file for devices, and keep it only if it finds the same faces."""
     height, width = read_size(size)
+    from slimface.export.bundle import export_bundle
     from slimface.export.classes import drawn_heads
     from slimface.export.formats import format_named
     from slimface.export.gate import export as export_file
@@ -76,7 +83,8 @@ def export(
     from slimface.model.classifier import Classifier
     from slimface.model.mtcnn import MTCNN
 
-    kind = format_named("onnx" if form in APPS else form)
+    names = files.split(",") if form == "bundle" else ["onnx" if form in APPS else form]
+    kinds = [format_named(name.strip()) for name in names]
     asked = {"opset": opset, "exporter": exporter, "dynamic": False if fixed else None}
     options = {
         "decode": decode,
@@ -85,14 +93,20 @@ def export(
         "width": width,
         **{name: value for name, value in asked.items() if value is not None},
     }
-    writer = kind.parse(options, where=f"slimface export --format {form}")
+    where = f"slimface export --format {form}"
+    writer, *others = (kind.parse(options, where=where) for kind in kinds)
     limits = TOLERANCES[writer.precision]
     if tolerance is not None:
         limits = limits.model_copy(update={"matched": tolerance})
     detector, provenance = _open(model)
     is_folder = form in APPS or isinstance(detector, MTCNN)
-    path = out or Path(_stem(model) + (f"-{form}" if is_folder else kind.suffix))
-    write: Any = functools.partial(export_web, runtime=runtime) if form in APPS else export_file
+    path = out or Path(_stem(model) + (f"-{form}" if is_folder else writer.suffix))
+    write: Any = export_file
+    if form == "web":
+        write = functools.partial(export_web, runtime=runtime)
+    elif form == "bundle":
+        times = _measured(height, width) if measure else None
+        write = functools.partial(export_bundle, others=others, measure=times)
     seen = read_pictures(pictures, limit=PICTURES) if pictures else sample_pictures()
     if isinstance(detector, Classifier):
         write = _export_classifier
@@ -113,6 +127,17 @@ def export(
         return
     what = "Folder" if path.is_dir() else "File"
     diary.print(f"{what}: {path} ({bytes_of(path):,} bytes)", markup=False)
+
+
+def _measured(height: int, width: int) -> Any:
+    """Return what measures the files of a bundle: with one thread, at the size of the export."""
+    from slimface.bench.latency import benchmark
+
+    return functools.partial(benchmark, sizes=[(height, width)], rounds=3, runs=10, track=_rounds)
+
+
+def _rounds(items: Any, size: str) -> Any:
+    return track(items, f"measuring at {size}")
 
 
 def _export_classifier(
