@@ -27,6 +27,7 @@ from slimface.compress.search.space import Space, Variables
 from slimface.compress.search.study import JOURNAL, open_study
 from slimface.compress.search.surface import Surface
 from slimface.core.budget import Budget
+from slimface.core.spec import CascadeSpec
 from slimface.core.value import Value
 from slimface.errors import UsageError
 from slimface.model.channels import channel_groups
@@ -145,6 +146,11 @@ class Search(Value):
         Raises:
             BudgetError, CheckpointError, TraceError, UsageError: As calling the step.
         """
+        if isinstance(detector.spec, CascadeSpec):
+            raise UsageError(
+                f"{detector.spec.name} is a cascade of networks, which no single loss judges.\n"
+                "Prune its networks one by one, with the step prune_net."
+            )
         detector = detector.eval()
         groups = channel_groups(detector)
         costs = cost_model(detector, groups, self.height_px, self.width_px)
