@@ -9,6 +9,7 @@ from slimface.core.value import Value
 from slimface.errors import RecipeError
 from slimface.loading import load
 from slimface.model.detector import Detector
+from slimface.order import FILE, Terms
 from slimface.step import Context, Role
 
 
@@ -22,6 +23,10 @@ class Measure(Value):
     threads: tuple[int, ...] = (1,)
     rounds: int = Field(default=5, gt=0)
     runs: int = Field(default=20, gt=0)
+
+    def terms(self) -> Terms:
+        """Return what the step needs of the steps before it, and what it leaves."""
+        return Terms(needs=frozenset({FILE}), changes=False)
 
     def __call__(self, detector: Detector, context: Context) -> Detector:
         """Record the benchmarks and return the detector as it came."""

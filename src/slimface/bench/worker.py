@@ -6,6 +6,7 @@ answers leave as JSON lines on standard output:
 
     {"model": …, "threads": 1, "picture": "x.npy"}   ->  {"ready": {…}}
     {"repeat": 20}                                   ->  {"milliseconds": [[pre, net, post], …]}
+    {"detect": "y.npy", "settings": {…}}             ->  {"faces": {…}}
     {"finish": true}                                 ->  {"memory_bytes": …}
 """
 
@@ -21,7 +22,7 @@ import cv2
 import numpy as np
 
 from slimface.core.faces import Faces
-from slimface.deploy.pipeline import Pipeline
+from slimface.deploy.pipeline import Pipeline, Settings
 from slimface.errors import SlimfaceError
 
 if TYPE_CHECKING:
@@ -46,9 +47,9 @@ def _serve(orders: IO[str], answers: IO[str]) -> None:
     picture = np.load(order["picture"], allow_pickle=False)
     before = peak_memory()
     start = time.perf_counter()
-    from slimface.loading import load_any
+    from slimface.bench.rivals import open_contestant
 
-    pipeline = load_any(order["model"], threads=order["threads"])
+    pipeline = open_contestant(order["model"], threads=order["threads"])
     opened = time.perf_counter()
     run = pipeline.detect_timed if isinstance(pipeline, Pipeline) else pipeline.classify_timed
     found = run(picture)[0]
@@ -56,6 +57,8 @@ def _serve(orders: IO[str], answers: IO[str]) -> None:
     ready = {
         "name": pipeline.name,
         "runtime": pipeline.runtime,
+        "precision": getattr(_description(pipeline), "precision", "float32"),
+        "spec": pipeline.spec.model_dump_json(),
         "model_fingerprint": pipeline.fingerprint(),
         "faces": len(found) if isinstance(found, Faces) else 0,
         "open_ms": (opened - start) * 1e3,
@@ -68,11 +71,28 @@ def _serve(orders: IO[str], answers: IO[str]) -> None:
             memory = max(0, peak_memory() - before)
             _answer(answers, {"memory_bytes": memory, **_cost(pipeline, picture.shape[:2])})
             return
+        if "detect" in order:
+            _answer(answers, {"faces": _detect(pipeline, order)})
+            continue
         times = []
         for _ in range(order["repeat"]):
             timing = run(picture)[1]
             times.append([timing.resize_ms, timing.network_ms, timing.decode_ms])
         _answer(answers, {"milliseconds": times})
+
+
+def _detect(pipeline: "Pipeline | ClassPipeline", order: dict[str, Any]) -> dict[str, Any]:
+    assert isinstance(pipeline, Pipeline)  # classifiers are never asked for faces
+    picture = np.load(order["detect"], allow_pickle=False)
+    found = pipeline.detect(picture, Settings(**order["settings"]))
+    points = None if found.landmarks is None else found.landmarks.tolist()
+    return {"boxes": found.boxes.tolist(), "scores": found.scores.tolist(), "landmarks": points}
+
+
+def _description(pipeline: "Pipeline | ClassPipeline") -> Any:
+    """What an exported file says about itself; a cascade's nets say the same."""
+    network = getattr(pipeline.network, "onet", pipeline.network)
+    return getattr(network, "description", None)
 
 
 def _cost(pipeline: "Pipeline | ClassPipeline", size: tuple[int, int]) -> dict[str, int]:

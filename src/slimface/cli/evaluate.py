@@ -12,6 +12,7 @@ import typer
 from slimface.cli.classify import score_classes
 from slimface.cli.console import diary, print_json, print_table, track
 from slimface.cli.run import DataOption, JsonOption, source_of
+from slimface.cli.size import read_size
 from slimface.errors import DataError, UsageError
 from slimface.files import write_text
 
@@ -42,7 +43,9 @@ def evaluate(
     ] = "auto",
     input_: Annotated[
         str | None,
-        typer.Option("--input", help="original, longest:N or multiscale.", show_default="original"),
+        typer.Option(
+            "--input", help="original, longest:N, fit:WxH or multiscale.", show_default="original"
+        ),
     ] = None,
     max_pixels: Annotated[
         int,
@@ -172,7 +175,7 @@ def input_rule(text: str | None, max_pixels: int, keep_lone: bool) -> "InputRule
     Raises:
         UsageError: There is no such rule.
     """
-    from slimface.core.record import Longest, Multiscale, Original
+    from slimface.core.record import Fitted, Longest, Multiscale, Original
 
     name, _, number = (text or "original").partition(":")
     if keep_lone and name != "multiscale":
@@ -187,8 +190,12 @@ def input_rule(text: str | None, max_pixels: int, keep_lone: bool) -> "InputRule
         return Multiscale(max_pixels=max_pixels, keep_lone=keep_lone)
     if name == "longest" and number.isdecimal() and int(number):
         return Longest(longest_px=int(number))
+    if name == "fit" and number:
+        height, width = read_size(number)
+        return Fitted(height_px=height, width_px=width)
     raise UsageError(
-        f"--input is {text!r}; it is original, longest:N (such as longest:640) or multiscale.\n"
+        f"--input is {text!r}; it is original, longest:N (such as longest:640), fit:WIDTHxHEIGHT "
+        "or multiscale.\n"
         "Choose one of them."
     )
 

@@ -34,6 +34,17 @@ class Longest(Value):
         return f"longest:{self.longest_px}"
 
 
+class Fitted(Value):
+    """Pictures made smaller until they fit into the input of a benchmark, never larger."""
+
+    kind: Literal["fitted"] = "fitted"
+    height_px: int = Field(gt=0)
+    width_px: int = Field(gt=0)
+
+    def __str__(self) -> str:
+        return f"fit:{self.width_px}x{self.height_px}"
+
+
 class Multiscale(Value):
     """Several sizes and a mirrored pass, merged by box voting: the published test procedure."""
 
@@ -62,7 +73,9 @@ class External(Value):
         return "external"
 
 
-InputRule = Annotated[Original | Longest | Multiscale | External, Field(discriminator="kind")]
+InputRule = Annotated[
+    Original | Longest | Fitted | Multiscale | External, Field(discriminator="kind")
+]
 
 
 class Protocol(Value):

@@ -15,6 +15,7 @@ from slimface.core.record import (
     REFERENCE_PIXELS,
     Evaluation,
     External,
+    Fitted,
     InputRule,
     Longest,
     Multiscale,
@@ -151,6 +152,10 @@ def detect(predictor: Predictor, picture: Picture, settings: Settings, rule: Inp
             return detect_multiscale(predictor, picture, settings, rule)
         case Longest():
             sized = replace(settings, scale=None, longest_px=rule.longest_px)
+        case Fitted():
+            height, width = picture.shape[:2]
+            fit = min(rule.height_px / height, rule.width_px / width, 1.0)
+            sized = replace(settings, scale=fit, longest_px=None)
         case Original():
             pixels = picture.shape[0] * picture.shape[1]
             limit = rule.max_pixels or pixels

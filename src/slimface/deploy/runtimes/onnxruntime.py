@@ -43,7 +43,7 @@ class OnnxNetwork:
             content: The bytes of the file where they were read already.
         """
         self.path = Path(path)
-        self._session = _open_session(self.path, content or read_model(self.path), threads)
+        self._session = open_session(self.path, content or read_model(self.path), threads)
         self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         self.description = describe(self.metadata, self.path)
         self.spec = self.description.spec
@@ -77,7 +77,13 @@ class OnnxNetwork:
         return names
 
 
-def _open_session(path: Path, content: bytes, threads: int | None) -> Any:
+def open_session(path: Path, content: bytes, threads: int | None) -> Any:
+    """Return a session on the processor; the arguments are those of ``OnnxNetwork``.
+
+    Raises:
+        MissingError: onnxruntime is not installed.
+        CheckpointError: The file is damaged, or keeps tensors outside of itself.
+    """
     try:
         import onnxruntime
     except ImportError as error:
