@@ -62,3 +62,10 @@ def test_profiles_speak_json(pruned):
 def test_an_unknown_model_is_an_error_of_usage():
     with pytest.raises(UsageError, match="Did you mean eresfd"):
         runner.invoke(app, ["profile", "eresdf"], catch_exceptions=False)
+
+
+def test_a_classifier_is_profiled_at_its_own_size():
+    result = runner.invoke(app, ["profile", "classifier:resnet18@64", "--json"])
+    assert result.exit_code == 0
+    found = json.loads(result.output)["profile"]
+    assert (found["height"], found["width"], found["parameters"]) == (64, 64, 11_689_512)

@@ -8,13 +8,20 @@ from slimface.cli.console import print_json, print_table
 from slimface.cli.size import read_size
 
 if TYPE_CHECKING:
-    from slimface.model.detector import Detector
+    from slimface.model.network import Network
     from slimface.model.profile import LayerProfile, Profile
+
+
+IMAGENET_CLASSES = 1000
+"""What a classifier has that was not trained here."""
 
 
 def profile(
     model: Annotated[str, typer.Argument(help="Name of the zoo, or a checkpoint.")],
-    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of the picture.")] = "640x480",
+    size: Annotated[
+        str | None,
+        typer.Option(help="WIDTHxHEIGHT of the picture.  [default: 640x480; a classifier's own]"),
+    ] = None,
     against: Annotated[
         str | None, typer.Option(help="Another model to compare with: the one before.")
     ] = None,
@@ -23,8 +30,9 @@ def profile(
     """Show what a model costs before it runs: parameters, MACs and activation memory per layer."""
     from slimface.model.profile import profile as count
 
-    height, width = read_size(size)
-    after = count(_opened(model), height, width)
+    opened = _opened(model)
+    height, width = _size_of(opened) if size is None else read_size(size)
+    after = count(opened, height, width)
     before = None if against is None else count(_opened(against), height, width)
     if json:
         both = {"profile": after.model_dump(mode="json")}
@@ -37,17 +45,28 @@ def profile(
         _show_change(before, after)
 
 
-def _opened(model: str) -> "Detector":
+def _opened(model: str) -> "Network":
     """The module alone: a name of the zoo needs no weights here."""
     from pathlib import Path
 
     from slimface.model import zoo
     from slimface.model.build import build
     from slimface.model.checkpoint import load_checkpoint
+    from slimface.recipe.classes import classifier_spec, is_classifier
 
+    if is_classifier(model):
+        return build(classifier_spec(model, tuple(map(str, range(IMAGENET_CLASSES)))), seed=0)
     if Path(model).suffix:
-        return load_checkpoint(model).detector
+        return load_checkpoint(model).network
     return build(zoo.entry(model).spec, seed=0)
+
+
+def _size_of(network: "Network") -> tuple[int, int]:
+    from slimface.core.spec import ClassifierSpec
+
+    if isinstance(network.spec, ClassifierSpec):
+        return network.spec.preprocess.height_px, network.spec.preprocess.width_px
+    return 480, 640
 
 
 def _show(found: "Profile") -> None:
