@@ -283,3 +283,10 @@ def test_aligned_crops_and_key_points_are_written(run, album, tmp_path, with_lan
     rows = json.loads((tmp_path / "coco.json").read_text())
     assert all(len(row["keypoints"]) == 15 for row in rows)
     assert rows[0]["keypoints"][2::3] == [2] * 5
+
+
+@pytest.mark.parametrize("option", ["--min-face", "--proposals"])
+def test_limits_of_cascades_are_refused_for_other_models(run, album, option):
+    code, _, err = run(album, option, 40)
+    assert code == 2
+    assert f"{option} is for cascades" in err

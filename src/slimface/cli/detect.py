@@ -74,6 +74,10 @@ def detect(
         float | None,
         typer.Option(min=1, help="Cascades: smallest face looked for, in pixels.  [default: its]"),
     ] = None,
+    proposals: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cascades: most boxes at each step; bounds memory and time."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the runtime.")] = None,
     device: Annotated[str, typer.Option(help="Where torch computes: cpu, cuda, mps.")] = "cpu",
 ) -> None:
@@ -97,7 +101,9 @@ def detect(
         _check_stems(things)
     for folder in (save, out if format_ == "wider" else out and out.parent):
         _make_folder(folder)
-    pipeline = open_model(model, threads=threads, device=device, min_face=min_face)
+    pipeline = open_model(
+        model, threads=threads, device=device, min_face=min_face, proposals=proposals
+    )
     if align is not None and not pipeline.spec.landmarks:
         raise UsageError(
             f"{pipeline.name} finds boxes without landmarks, by which faces are aligned.\n"
