@@ -1,0 +1,24 @@
+// Proves preprocessing and decoding on the golden picture, without any runtime:
+//
+//   golden BUNDLE [FORMAT]
+#include "golden.hpp"
+
+int main(int count, char** words) try {
+  if (count < 2) throw slimface::Error("usage: golden BUNDLE [FORMAT]");
+  const std::string bundle = words[1];
+  const auto spec = slimface::Spec::read(bundle + "/spec.json", count > 2 ? words[2] : "onnx");
+  const slimface::Golden golden(bundle + "/" + spec.golden);
+  const int wrong = slimface::prove(spec, golden, [&](const slimface::Input& input) {
+    const auto values = golden.tensor(spec.is_decoded ? "scores" : "logits");
+    const auto boxes = golden.tensor(spec.is_decoded ? "boxes" : "offsets");
+    const auto points = spec.landmarks ? golden.tensor("landmarks") : std::vector<float>();
+    if (boxes.size() != 4 * values.size() || points.size() != 2 * size_t(spec.landmarks) * (spec.landmarks ? values.size() : 0)) {
+      throw slimface::Error("the golden tensors do not fit each other. Copy the bundle again.");
+    }
+    return slimface::read(spec, {values.data(), values.size(), boxes.data(), points.data()}, input);
+  });
+  return wrong ? 1 : 0;
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "Error: %s\n", error.what());
+  return 1;
+}
