@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from slimface.core.value import Value
 from slimface.data.source import Source
 from slimface.model.detector import Detector
+from slimface.order import Terms
 
 T = TypeVar("T")
 Role = Literal["before", "after"]
@@ -65,6 +66,10 @@ class Step(Protocol):
 
     @property
     def kind(self) -> str: ...
+
+    def terms(self) -> Terms:
+        """Return what the step needs of the steps before it, and what it leaves."""
+        ...
 
     def __call__(self, detector: Detector, context: Context) -> Detector:
         """Return the model after this step; the one given stays as it was."""

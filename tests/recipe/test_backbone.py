@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from slimface.errors import MissingError, UsageError
 from slimface.model.backbones.backbone import build_backbone
 from slimface.recipe.recipe import Recipe
-from slimface.recipe.run import start
+from slimface.recipe.start import start
 from slimface.train.schedule import Schedule
 from slimface.train.step import Train
 

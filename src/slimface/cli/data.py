@@ -69,7 +69,7 @@ def _cascade(model: str, net: str) -> "Network":
     """The model as a module; the crops of the first net need its rules alone, and no weights."""
     from slimface.cli.opening import open_model
     from slimface.model.build import build
-    from slimface.recipe.run import spec_of
+    from slimface.recipe.start import spec_of
 
     if net == NETS[0]:
         return build(spec_of(model), seed=0)

@@ -55,7 +55,7 @@ def distill(
 ) -> None:
     """Train STUDENT on what TEACHER answers, beside what the annotations say."""
     from slimface.recipe.recipe import Recipe
-    from slimface.recipe.run import spec_of
+    from slimface.recipe.start import spec_of
     from slimface.train.presets import adapted, preset
 
     course = adapted(

@@ -206,7 +206,7 @@ def _name(*parts: str) -> str:
 def _for_classes(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What training and cutting a classifier differ in: fields of ``train`` and of ``prune``."""
     from slimface.core.spec import ClassifierSpec
-    from slimface.recipe.run import spec_of
+    from slimface.recipe.start import spec_of
 
     spec = spec_of(model)
     if not isinstance(spec, ClassifierSpec):

@@ -144,7 +144,7 @@ def _carry_out(
     from slimface.compress.search.step import Search
     from slimface.model.checkpoint import save
     from slimface.recipe.recipe import Recipe
-    from slimface.recipe.run import start
+    from slimface.recipe.start import start
     from slimface.step import Context
 
     recipe = Recipe.parse(

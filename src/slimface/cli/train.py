@@ -94,7 +94,7 @@ def train(
     """
     from slimface.recipe.classes import is_classifier
     from slimface.recipe.recipe import Recipe
-    from slimface.recipe.run import spec_of
+    from slimface.recipe.start import spec_of
     from slimface.train.presets import adapted, preset
 
     if optimizer is not None and optimizer not in OPTIMIZERS:

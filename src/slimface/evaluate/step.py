@@ -18,6 +18,7 @@ from slimface.model.classifier import Classifier
 from slimface.model.detector import Detector
 from slimface.model.network import Network
 from slimface.model.predictor import class_pipeline, pipeline
+from slimface.order import FILE, Terms
 from slimface.step import Context
 
 N = TypeVar("N", bound=Network)
@@ -39,6 +40,10 @@ class Evaluate(Value):
     cap: int = Field(default=750, gt=0)
     landmarks: bool = False
     """Whether to measure the landmarks, too, where the pictures have them annotated."""
+
+    def terms(self) -> Terms:
+        """Return what the step needs of the steps before it, and what it leaves."""
+        return Terms(needs=frozenset({FILE} if self.of == "file" else ()), changes=False)
 
     def __call__(self, detector: N, context: Context) -> N:
         """Record the evaluation and return the model as it came."""

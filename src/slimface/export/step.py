@@ -20,6 +20,7 @@ from slimface.files import SEAL, bytes_of
 from slimface.model.classifier import Classifier
 from slimface.model.detector import Detector
 from slimface.model.mtcnn import MTCNN
+from slimface.order import FILE, Terms
 from slimface.step import Context
 
 N = TypeVar("N", Detector, Classifier)
@@ -36,6 +37,10 @@ class Export(Value):
 
     pictures: int = Field(default=20, gt=0)
     """So many validation pictures decide whether the file agrees with the model."""
+
+    def terms(self) -> Terms:
+        """Return what the step needs of the steps before it, and what it leaves."""
+        return Terms(leaves=frozenset({FILE}), changes=False)
 
     def __call__(self, detector: N, context: Context) -> N:
         """Write the file and return the detector as it came.

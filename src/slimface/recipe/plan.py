@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from slimface.compress.prune.allocate import PerGroup, Uniform
 from slimface.compress.prune.fade import FadeOut
@@ -16,25 +17,28 @@ from slimface.compress.search.soft import SoftSearch
 from slimface.compress.search.step import Search
 from slimface.compress.shrink.step import Shrink
 from slimface.core.budget import parse_budget
-from slimface.core.spec import CascadeSpec
+from slimface.core.spec import ModelSpec
 from slimface.evaluate.step import Evaluate
 from slimface.export.step import Export
 from slimface.loading import CHECKPOINT
-from slimface.model import zoo
 from slimface.model.build import build
 from slimface.model.cascade import net_of, with_nets
 from slimface.model.channels import ChannelGroup, channel_groups
 from slimface.model.checkpoint import load_checkpoint
 from slimface.model.detector import Detector
-from slimface.model.profile import profile
+from slimface.model.network import Network
 from slimface.model.surgery import remove_channels
+from slimface.recipe.check import check
+from slimface.recipe.classes import classifier_spec, is_classifier
+from slimface.recipe.cost import footprint
 from slimface.recipe.recipe import AnyStep, Recipe
+from slimface.recipe.start import spec_of
 from slimface.step import Context
 from slimface.train.nets import TrainNet
 from slimface.train.step import Train
 
-SIZE_PX = (480, 640)
-"""Height and width of the picture that MACs are counted for."""
+CLASSES = 37
+"""Classes of a source that does not say how many it has without being read: those of pets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,9 @@ class Planned:
     says: str
     parameters: int
     macs: int
+    input_px: tuple[int, int]
+    """Height and width of the input that MACs are counted for."""
+
     exact: bool
     """Whether the costs follow from the widths alone; where channels compete between groups, or
     are measured, they are near what they will be."""
@@ -57,6 +64,7 @@ def plan(recipe: Recipe) -> list[Planned]:
         BudgetError: A budget cannot be met.
         SlimfaceError: The model cannot be built, or not be followed.
     """
+    check(recipe)
     detector, exact = _start(recipe), True
     lines = [_line("start", recipe.model, detector, exact=True)]
     for step in recipe.steps:
@@ -67,14 +75,22 @@ def plan(recipe: Recipe) -> list[Planned]:
     return lines
 
 
-def _start(recipe: Recipe) -> Detector:
+def _start(recipe: Recipe) -> Any:
     path = Path(recipe.model)
     if path.suffix == CHECKPOINT:
-        return load_checkpoint(path).detector
-    return build(zoo.entry(recipe.model).spec, seed=recipe.seed)
+        return load_checkpoint(path).network
+    return build(_spec(recipe), seed=recipe.seed)
 
 
-def _after(step: AnyStep, detector: Detector) -> tuple[Detector, bool]:
+def _spec(recipe: Recipe) -> ModelSpec:
+    """The spec of the start; a new classifier has as many outputs as the source has classes."""
+    if not is_classifier(recipe.model):
+        return spec_of(recipe.model)
+    count = getattr(recipe.source, "classes", CLASSES)
+    return classifier_spec(recipe.model, tuple(f"class {i}" for i in range(count)))
+
+
+def _after(step: AnyStep, detector: Any) -> tuple[Any, bool]:
     """The detector as wide as the step will leave it, and whether that is certain."""
     match step:
         case Prune():
@@ -116,11 +132,10 @@ def _searched(step: BFpgm, detector: Detector) -> tuple[Detector, bool]:
     return _cut(Prune(allocator=Uniform(budget=budget)), detector)[0], False
 
 
-def _line(kind: str, says: str, detector: Detector, *, exact: bool) -> Planned:
-    # The nets of a cascade see crops, so that it has no cost for a picture of a size.
-    size = detector.trace_size if isinstance(detector.spec, CascadeSpec) else SIZE_PX
-    counted = profile(detector, *size)
-    return Planned(kind, says, counted.parameters, counted.macs, exact)
+def _line(kind: str, says: str, detector: Network, *, exact: bool) -> Planned:
+    counted = footprint(detector)
+    size = counted.height_px, counted.width_px
+    return Planned(kind, says, counted.parameters, counted.macs, size, exact)
 
 
 def _says(step: AnyStep) -> str:

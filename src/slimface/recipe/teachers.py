@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,13 +14,34 @@ V = TypeVar("V", bound=Value)
 _STEP = re.compile(r"step:(\d+)")
 
 
+def names(step: Value) -> list[str]:
+    """Return the teachers that a step names: models, or ``step:N``."""
+    return list(_named(step.model_dump(mode="json")))
+
+
+def number_of(teacher: str) -> int | None:
+    """Return N of ``step:N``, and None for the name of a model."""
+    match = _STEP.fullmatch(teacher)
+    return None if match is None else int(match[1])
+
+
+def renamed(data: Any, number: Callable[[int], int]) -> Any:
+    """Return what a step's settings say with its teachers ``step:N`` numbered otherwise."""
+
+    def name(teacher: str) -> str:
+        of = number_of(teacher)
+        return teacher if of is None else f"step:{number(of)}"
+
+    return _replaced(data, name)
+
+
 def fingerprints(step: Value) -> list[str]:
     """Return the SHA-256 of the checkpoints that a step names as teachers.
 
     The name of a file says nothing about its content, and a step is only the same if its teacher
     is. Teachers that are steps of the recipe are part of what led to the step anyway.
     """
-    paths = [Path(name) for name in _named(step.model_dump(mode="json"))]
+    paths = [Path(name) for name in names(step)]
     return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()]
 
 
@@ -34,15 +55,13 @@ def found(step: V, models: Sequence[Path]) -> V:
     Raises:
         RecipeError: It names a step that does not come before it.
     """
-    data = step.model_dump(mode="json")
-    if not any(_STEP.fullmatch(name) for name in _named(data)):
+    if all(number_of(name) is None for name in names(step)):
         return step
 
     def place(name: str) -> str:
-        match = _STEP.fullmatch(name)
-        if match is None:
+        number = number_of(name)
+        if number is None:
             return name
-        number = int(match[1])
         if number >= len(models):
             raise RecipeError(
                 f"The teacher {name} is no step before this one, which is step {len(models)}.\n"
@@ -50,7 +69,7 @@ def found(step: V, models: Sequence[Path]) -> V:
             )
         return str(models[number])
 
-    return type(step).model_validate(_replaced(data, place))
+    return type(step).model_validate(_replaced(step.model_dump(mode="json"), place))
 
 
 def _named(data: Any) -> Iterator[str]:

@@ -19,6 +19,7 @@ from slimface.model.detector import Detector
 from slimface.model.mtcnn import MTCNN, Stage
 from slimface.model.network import Network
 from slimface.model.predictor import pipeline
+from slimface.order import FLOAT, LEARNT, NORMS, ZEROED, Terms
 from slimface.step import Context
 from slimface.train.course import BeforeEpoch, follow
 from slimface.train.crops import PUBLISHED, CropBatches, CropLoss
@@ -59,6 +60,15 @@ class TrainNet(Value):
 
     keep: Literal["best", "last"] = "best"
     """Which epoch's net goes on to the next step; both are saved."""
+
+    def terms(self) -> Terms:
+        """Return what the step needs of the steps before it, and what it leaves."""
+        return Terms(
+            needs=frozenset({FLOAT, NORMS}),
+            leaves=frozenset({LEARNT}),
+            takes=frozenset({ZEROED}),
+            tasks=frozenset({"cascade"}),
+        )
 
     def __call__(self, detector: Detector, context: Context) -> Detector:
         """Return the cascade with the trained net; ``last`` and ``best`` hold the net alone.

@@ -14,6 +14,7 @@ from slimface.data.transforms import Augment, PlainAugment, S3fdAugment
 from slimface.errors import UsageError
 from slimface.model.classifier import Classifier
 from slimface.model.network import Network
+from slimface.order import FLOAT, LEARNT, NORMS, ZEROED, Terms
 from slimface.step import Context
 from slimface.train.around import innermost
 from slimface.train.classes import CrossEntropy, labelled
@@ -50,6 +51,16 @@ class Train(Value):
 
     keep: Literal["best", "last"] = "last"
     """Which epoch's model goes on to the next step; both are saved."""
+
+    def terms(self) -> Terms:
+        """Return what the step needs of the steps before it, and what it leaves."""
+        # A filter that is zero goes on learning, and is not zero afterwards.
+        return Terms(
+            needs=frozenset({FLOAT, NORMS}),
+            leaves=frozenset({LEARNT}),
+            takes=frozenset({ZEROED}),
+            tasks=frozenset({"detection", "classification"}),
+        )
 
     def __call__(self, detector: N, context: Context) -> N:
         """Return the trained network; ``last`` and ``best`` stay in the context's folder.

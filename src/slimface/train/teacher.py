@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from slimface.core.faces import Faces
-from slimface.core.spec import CascadeSpec, ClassifierSpec, DetectorSpec
+from slimface.core.spec import CascadeSpec, ClassifierSpec, DetectorSpec, ModelSpec
 from slimface.deploy.pipeline import Settings
 from slimface.errors import UsageError
 from slimface.model.detector import Detector, RawTensors
@@ -94,13 +94,22 @@ def _noting(seen: list[Tensor]) -> Callable[[nn.Module, Any], None]:
 
 
 def check_pair(student: Network, teacher: Network) -> None:
-    """Refuse a teacher that has nothing to say to this student.
+    """Refuse a teacher that has nothing to say to this student; see ``check_specs``."""
+    check_specs(student.spec, teacher.spec)
+
+
+def check_specs(mine: ModelSpec, theirs: ModelSpec, *, classes: bool = True) -> None:
+    """Refuse a teacher that has nothing to say to a student.
+
+    Args:
+        mine: The student's spec.
+        theirs: The teacher's.
+        classes: Whether the classes are known already, and must be the same.
 
     Raises:
-        UsageError: It has another task, other classes or other landmarks, or one of the two is a
-            cascade whose nets are not trained on whole pictures.
+        UsageError: It has another task, other classes or other landmarks, or the student is a
+            cascade, whose nets are not trained on whole pictures.
     """
-    mine, theirs = student.spec, teacher.spec
     if isinstance(mine, CascadeSpec):
         raise UsageError(
             f"{mine.name} is a cascade; its nets learn from crops, on which {theirs.name} finds no "
@@ -112,7 +121,7 @@ def check_pair(student: Network, teacher: Network) -> None:
             f"{mine.task}.\nName a teacher of the same task."
         )
     if isinstance(mine, ClassifierSpec) and isinstance(theirs, ClassifierSpec):
-        if mine.classes != theirs.classes:
+        if classes and mine.classes != theirs.classes:
             raise UsageError(
                 f"{theirs.name} knows {_few(theirs.classes)} and {mine.name} {_few(mine.classes)}"
                 ".\nA teacher has the same classes in the same order; train it on the same data."

@@ -16,6 +16,7 @@ from slimface.deploy.pipeline import Pipeline, Settings
 from slimface.errors import MissingError, UsageError
 from slimface.loading import load
 from slimface.model.detector import Detector
+from slimface.order import Terms
 from slimface.step import Context
 from slimface.train.step import Train
 
@@ -42,6 +43,10 @@ class PseudoLabel(Value):
     """Score from which what the teacher finds is taken for a face."""
 
     train: Train
+
+    def terms(self) -> Terms:
+        """Return what the step needs of the steps before it, and what it leaves."""
+        return self.train.terms() | Terms(tasks=frozenset({"detection"}))
 
     def __call__(self, detector: Detector, context: Context) -> Detector:
         """Return the trained detector.

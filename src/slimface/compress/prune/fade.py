@@ -10,6 +10,7 @@ from slimface.core.value import Value
 from slimface.model.channels import channel_groups
 from slimface.model.detector import Detector
 from slimface.model.surgery import remove_channels
+from slimface.order import Terms
 from slimface.step import Context
 from slimface.train.regularise import GrowingL2
 from slimface.train.step import Train
@@ -31,6 +32,10 @@ class FadeOut(Value):
 
     ceiling: float = Field(default=1.0, gt=0)
     """Weight of the penalty in the last epoch."""
+
+    def terms(self) -> Terms:
+        """Return what the step needs of the steps before it, and what it leaves."""
+        return self.prune.terms() | self.train.terms()
 
     def __call__(self, detector: Detector, context: Context) -> Detector:
         """Return the trained detector with fewer channels; killed, it goes on where it stopped.

@@ -20,6 +20,7 @@ from slimface.model.checkpoint import load_checkpoint, save
 from slimface.model.cost import cost_model
 from slimface.model.detector import Detector
 from slimface.model.surgery import remove_channels
+from slimface.order import Terms
 from slimface.step import Context
 from slimface.train.step import Train
 
@@ -172,6 +173,10 @@ class IterativePrune(InRounds):
     kind: Literal["iterative_prune"] = "iterative_prune"
     train: Train
     """What follows each removal; its optimizer and its learning rate begin anew each time."""
+
+    def terms(self) -> Terms:
+        """Return what the step needs of the steps before it, and what it leaves."""
+        return self.prune.terms() | self.train.terms()
 
     def __call__(self, detector: Detector, context: Context) -> Detector:
         """Return the trained detector with fewer channels.

@@ -16,6 +16,7 @@ from slimface.compress.prune.step import Prune
 from slimface.model.cascade import net_of, with_nets
 from slimface.model.channels import ChannelGroup, channel_groups
 from slimface.model.detector import Detector
+from slimface.order import Terms
 from slimface.step import Context
 from slimface.train.crops import CropBatches
 from slimface.train.nets import CROPS, TrainNet
@@ -44,6 +45,10 @@ class PruneNet(InRounds):
     rounds: int = Field(default=6, gt=0)
     batches: int = Field(default=16, gt=0)
     """Batches of crops to rank on, each as large as those of the training."""
+
+    def terms(self) -> Terms:
+        """Return what the step needs of the steps before it, and what it leaves."""
+        return self.prune.terms() | self.train.terms()
 
     def __call__(self, detector: Detector, context: Context) -> Detector:
         """Return the cascade with the smaller net.

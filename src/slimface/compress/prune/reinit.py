@@ -9,6 +9,7 @@ from slimface.core.value import Value
 from slimface.model.build import build
 from slimface.model.checkpoint import restore
 from slimface.model.detector import Detector
+from slimface.order import FLOAT, LEARNT, NORMS, ZEROED, Terms
 from slimface.step import Context
 
 _MATRIX = 2
@@ -24,6 +25,10 @@ class Reinit(Value):
     """
 
     kind: Literal["reinit"] = "reinit"
+
+    def terms(self) -> Terms:
+        """Return what the step needs of the steps before it, and what it leaves."""
+        return Terms(needs=frozenset({FLOAT, NORMS}), takes=frozenset({LEARNT, ZEROED}))
 
     def __call__(self, detector: Detector, context: Context) -> Detector:
         """Return a detector of the same widths that has learnt nothing."""

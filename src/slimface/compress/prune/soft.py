@@ -11,6 +11,7 @@ from slimface.core.value import Value
 from slimface.model.channels import ChannelGroup, channel_groups
 from slimface.model.detector import Detector
 from slimface.model.surgery import zero_filters_
+from slimface.order import ZEROED, Terms
 from slimface.step import Context
 from slimface.train.step import Train
 
@@ -40,6 +41,12 @@ class SoftPrune(Value):
     end: Literal["remove", "zero"] = "remove"
     """``remove`` the channels, with what their norms still send on. ``zero`` their filters only,
     as the published face detectors do: a following ``shrink`` removes them and loses nothing."""
+
+    def terms(self) -> Terms:
+        """Return what the step needs of the steps before it, and what it leaves."""
+        zeroed = {ZEROED} if self.end == "zero" else ()
+        # Which filters matter is asked after some epochs only, so it may begin from random weights.
+        return self.train.terms() | Terms(leaves=frozenset(zeroed))
 
     def __call__(self, detector: Detector, context: Context) -> Detector:
         """Return the trained detector with fewer channels; killed, it goes on where it stopped.

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from slimface.compress.prune.allocate import Allocator, Keep, Scores, Sensitivity, choose
-from slimface.compress.prune.importance import DATA_DRIVEN, Fpgm, Importance, importances
+from slimface.compress.prune.importance import DATA_DRIVEN, Fpgm, Importance, Random, importances
 from slimface.compress.prune.measured import Found, meet_measured
 from slimface.compress.prune.probe import Probe
 from slimface.compress.prune.sensitivity import sensitivities
@@ -25,6 +25,7 @@ from slimface.model.cost import CostModel, cost_model
 from slimface.model.detector import Detector
 from slimface.model.profile import profile
 from slimface.model.surgery import remove_channels
+from slimface.order import FLOAT, LEARNT, Terms
 from slimface.step import Context
 from slimface.train.around import innermost
 from slimface.train.criteria import AnyCriterion
@@ -104,6 +105,11 @@ class Prune(Value):
     """Input height for which MACs are counted, unless a budget names another."""
 
     width_px: int = 640
+
+    def terms(self) -> Terms:
+        """Return what the step needs of the steps before it, and what it leaves."""
+        informed = not isinstance(self.importance, Random)
+        return Terms(needs=frozenset({FLOAT, LEARNT} if informed else {FLOAT}))
 
     def __call__(self, detector: Detector, context: Context) -> Detector:
         """Return a detector with fewer channels.

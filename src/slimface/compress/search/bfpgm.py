@@ -27,6 +27,7 @@ from slimface.model.checkpoint import fingerprint
 from slimface.model.cost import cost_model
 from slimface.model.detector import Detector
 from slimface.model.surgery import remove_channels, zero_filters_
+from slimface.order import FLOAT, LEARNT, NORMS, ZEROED, Terms
 from slimface.step import Context
 from slimface.train.criterion import MultiBox
 from slimface.train.loop import epochs, validation_loss
@@ -116,6 +117,14 @@ class BFpgm(Value):
 
     storage: str = ""
     """URL of a database; empty: a file in the run folder."""
+
+    def terms(self) -> Terms:
+        """Return what the step needs of the steps before it, and what it leaves."""
+        return Terms(
+            needs=frozenset({FLOAT, LEARNT, NORMS}),
+            leaves=frozenset({ZEROED} if self.defects.uncoupled else ()),
+            tasks=frozenset({"detection"}),
+        )
 
     def __call__(self, detector: Detector, context: Context) -> Detector:
         """Return the detector pruned by the best rates: with zeroed filters as published, or cut.

@@ -15,6 +15,7 @@ from slimface.core.value import Value
 from slimface.errors import UsageError
 from slimface.model.channels import ChannelGroup, channel_groups
 from slimface.model.detector import Detector
+from slimface.order import ZEROED, Terms
 from slimface.step import Context
 from slimface.train.step import Train
 
@@ -33,6 +34,12 @@ class SoftSearch(Value):
 
     end: Literal["remove", "zero"] = "zero"
     """See ``SoftPrune``."""
+
+    def terms(self) -> Terms:
+        """Return what the step needs of the steps before it, and what it leaves."""
+        searched = replace(self.search.terms(), leaves=frozenset())
+        zeroed = {ZEROED} if self.end == "zero" else ()
+        return searched | self.train.terms() | Terms(leaves=frozenset(zeroed))
 
     def __call__(self, detector: Detector, context: Context) -> Detector:
         """Return the trained detector; killed, it goes on where it stopped.

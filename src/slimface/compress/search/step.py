@@ -34,6 +34,7 @@ from slimface.model.channels import channel_groups
 from slimface.model.checkpoint import fingerprint
 from slimface.model.cost import cost_model
 from slimface.model.detector import Detector
+from slimface.order import FLOAT, LEARNT, NORMS, Terms
 from slimface.step import Context
 
 if TYPE_CHECKING:
@@ -97,6 +98,10 @@ class Search(Value):
     """Input height for which MACs are counted, unless a budget names another."""
 
     width_px: int = 640
+
+    def terms(self) -> Terms:
+        """Return what the step needs of the steps before it, and what it leaves."""
+        return Terms(needs=frozenset({FLOAT, LEARNT, NORMS}), tasks=frozenset({"detection"}))
 
     def __call__(self, detector: Detector, context: Context) -> Detector:
         """Return the best candidate, after its short training if there was one.

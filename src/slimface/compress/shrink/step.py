@@ -7,6 +7,7 @@ from slimface.compress.shrink.shrinking import shrink
 from slimface.core.value import Value
 from slimface.deploy.media import read_picture
 from slimface.model.detector import Detector
+from slimface.order import FLOAT, ZEROED, Terms
 from slimface.step import Context
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,10 @@ class Shrink(Value):
     fold: bool = False
     """Add what zeroed filters send on to the next layer's bias: smaller still, and wrong at the
     borders of maps. The largest difference on validation pictures is recorded."""
+
+    def terms(self) -> Terms:
+        """Return what the step needs of the steps before it, and what it leaves."""
+        return Terms(needs=frozenset({FLOAT, ZEROED}), takes=frozenset({ZEROED}))
 
     def __call__(self, detector: Detector, context: Context) -> Detector:
         """Return the smaller detector.
