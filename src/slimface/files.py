@@ -86,14 +86,14 @@ def beside_folder(folder: Path) -> Iterator[Path]:
         part = Path(scratch) / folder.name
         part.mkdir()
         yield part
-        _seal(part)
+        seal(part)
         if folder.is_dir():
             folder.rename(Path(scratch) / "replaced")
         part.rename(folder)
 
 
-def _seal(folder: Path) -> None:
-    """Write the digests of all files, as ``sha256sum --check`` reads them."""
+def seal(folder: Path) -> None:
+    """Write the digests of all files of a folder, as ``sha256sum --check`` reads them."""
     lines = [
         f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(folder).as_posix()}\n"
         for file in sorted(folder.rglob("*"))

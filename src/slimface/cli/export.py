@@ -13,7 +13,7 @@ from slimface.files import bytes_of
 
 PICTURES = 50
 
-APPS = ("web", "bundle")
+APPS = ("web", "android", "bundle")
 """Folders around a file, ONNX if nothing else is said."""
 
 FORMATS = (
@@ -73,6 +73,7 @@ def export(
 ) -> None:
     """Write MODEL to a file for devices, and keep it only if it finds the same faces."""
     height, width = read_size(size)
+    from slimface.export.android import export_android
     from slimface.export.bundle import export_bundle
     from slimface.export.classes import drawn_heads
     from slimface.export.formats import format_named
@@ -104,6 +105,8 @@ def export(
     write: Any = export_file
     if form == "web":
         write = functools.partial(export_web, runtime=runtime)
+    elif form == "android":
+        write = export_android
     elif form == "bundle":
         times = _measured(height, width) if measure else None
         write = functools.partial(export_bundle, others=others, measure=times)

@@ -155,18 +155,7 @@ def _place(detector: Detector, form: Form) -> str:
 def _prove(part: Path, place: str, form: Form, before: Sequence[ModelFile]) -> ModelFile:
     """Describe a file, and write its golden picture unless it shares that of one before it."""
     pipeline = load(part / place)
-    outputs = cast(Described, pipeline.network).description.outputs if _is_one(pipeline) else "raw"
-    entry = ModelFile.parse(
-        {
-            "path": place,
-            "format": form.kind,
-            "runtime": pipeline.runtime,
-            "precision": form.precision,
-            "outputs": outputs,
-            "canvas": pipeline.canvas,
-        },
-        where=place,
-    )
+    entry = described(pipeline, place, form)
     for other in before:
         if (other.outputs, other.canvas) == (entry.outputs, entry.canvas):
             return entry.model_copy(update={"golden": other.golden})
@@ -175,8 +164,19 @@ def _prove(part: Path, place: str, form: Form, before: Sequence[ModelFile]) -> M
     return entry.model_copy(update={"golden": name})
 
 
-def _is_one(pipeline: Pipeline) -> bool:
-    return pipeline.spec.task == "detection"
+def described(pipeline: Pipeline, place: str, form: Form) -> ModelFile:
+    """Return what ``spec.json`` says of a file."""
+    is_one = pipeline.spec.task == "detection"
+    outputs = cast(Described, pipeline.network).description.outputs if is_one else "raw"
+    said = {
+        "path": place,
+        "format": form.kind,
+        "runtime": pipeline.runtime,
+        "precision": form.precision,
+        "outputs": outputs,
+        "canvas": pipeline.canvas,
+    }
+    return ModelFile.parse(said, where=place)
 
 
 def _write(path: Path, content: Any) -> None:

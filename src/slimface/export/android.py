@@ -1,0 +1,77 @@
+"""Android: a Gradle project around an ONNX file, with its golden picture as a test."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from slimface.core.bundle import Bundle
+from slimface.deploy.pipeline import Picture
+from slimface.errors import UsageError
+from slimface.export.bundle import APPS, GOLDEN, SPEC, copy_tree, described
+from slimface.export.gate import export
+from slimface.export.golden import golden
+from slimface.export.onnx import Onnx
+from slimface.export.parity import ParityReport, Tolerance
+from slimface.files import beside_folder, seal, write_text
+from slimface.loading import load
+from slimface.model.detector import Detector
+
+SHARED = ("Json.kt", "Slimface.kt", "OnnxDetector.kt")
+"""Sources of the Kotlin runner that the app is made of."""
+
+
+def export_android(
+    detector: Detector,
+    folder: Path,
+    form: Onnx,
+    *,
+    pictures: Iterable[tuple[str, Picture]] | None = None,
+    score: float = 0.3,
+    tolerance: Tolerance | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> ParityReport:
+    """Write an Android project: camera preview with faces, and a class for other apps.
+
+    Arguments, result and errors are those of ``slimface.export.gate.export``.
+
+    Raises:
+        UsageError: The detector is a cascade, or no detector at all.
+    """
+    if detector.spec.task != "detection":
+        raise UsageError(
+            f"{detector.spec.name} is for {detector.spec.task}; the app runs detectors of one "
+            "network.\nExport it to onnx, or choose another model (slimface zoo)."
+        )
+    with beside_folder(folder) as part:
+        copy_tree(APPS / "android", part)
+        source = part / "app" / "src"
+        assets = source / "main" / "assets" / "slimface"
+        model = assets / "models" / "model.onnx"
+        report = export(
+            detector,
+            model,
+            form,
+            pictures=pictures,
+            score=score,
+            tolerance=tolerance,
+            provenance=provenance,
+        )
+        _copy_runner(source)
+        pipeline = load(model)
+        golden(pipeline).write(source / "test" / GOLDEN)
+        entry = described(pipeline, model.relative_to(assets).as_posix(), form)
+        licence = str((provenance or {}).get("licence") or "")
+        said = Bundle(name=detector.spec.name, spec=detector.spec, files=(entry,), licence=licence)
+        content = said.model_dump(mode="json")
+        write_text(assets / SPEC, json.dumps(content, indent=1) + "\n")
+        # The app tells a new model from the one it has copied by these digests.
+        seal(assets)
+    return report
+
+
+def _copy_runner(source: Path) -> None:
+    runner = APPS / "runners" / "kotlin"
+    for name in SHARED:
+        (source / "main/kotlin/slimface" / name).write_bytes((runner / name).read_bytes())
+    (source / "test/kotlin/slimface/Golden.kt").write_bytes((runner / "Golden.kt").read_bytes())
