@@ -61,7 +61,7 @@ def benchmark(
         UsageError: There is nothing to measure, or a number makes no sense.
         MissingError, CheckpointError: A model cannot be opened, or its runtime crashed.
     """
-    _check(models, sizes, threads, rounds, runs)
+    check_numbers(models, sizes, threads, rounds, runs)
     machine = this_machine()
     scene = drawn_scene() if picture is None else picture
     for height, width in sizes:
@@ -86,13 +86,19 @@ def drawn_scene() -> Picture:
     return draw(Drawn(count=1, height_px=480, width_px=640, portrait_share=0), 0)[0]
 
 
-def _check(
+def check_numbers(
     models: Sequence[str | Path],
     sizes: Sequence[tuple[int, int]],
     threads: Sequence[int],
     rounds: int,
     runs: int,
 ) -> None:
+    """Refuse what cannot be measured before anything is.
+
+    Raises:
+        UsageError: There is nothing to measure, or a number makes no sense.
+        MissingError: A model is a file that is not there.
+    """
     if not models or not sizes or not threads:
         raise UsageError("There is nothing to measure.\nGive models, sizes and threads.")
     numbers = [*threads, rounds, runs, *(side for size in sizes for side in size)]

@@ -1,14 +1,16 @@
-"""``slimface benchmark``: milliseconds, memory and size of models on this machine."""
+"""``slimface benchmark``: milliseconds, memory, size and accuracy of models on this machine."""
 
 import json as json_module
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from slimface.cli.console import diary, print_json, print_table, track
+from slimface.cli.matrix import measure_matrix
 from slimface.cli.size import read_size
+from slimface.errors import UsageError
 from slimface.files import write_text
 
 if TYPE_CHECKING:
@@ -17,45 +19,95 @@ if TYPE_CHECKING:
 
 def benchmark(
     models: Annotated[
-        list[str], typer.Argument(help="Names of the zoo, checkpoints, exported files.")
+        list[str],
+        typer.Argument(
+            help="Names of the zoo, checkpoints, exported files, ONNX files of YuNet, Ultra-Light."
+        ),
     ],
-    size: Annotated[list[str] | None, typer.Option(help="WIDTHxHEIGHT; several are fine.")] = None,
-    threads: Annotated[list[int] | None, typer.Option(help="Threads; several are fine.")] = None,
+    runtimes: Annotated[
+        str,
+        typer.Option(
+            help="Export and compare in these: all, or some of torch, onnxruntime, openvino, ncnn, "
+            "executorch, litert, torchscript, torchmobile.  [default: models as they are]"
+        ),
+    ] = "",
+    precisions: Annotated[
+        str, typer.Option(help="float32,float16,int8: what the runtimes are given.")
+    ] = "float32",
+    size: Annotated[
+        list[str] | None, typer.Option("--size", "--sizes", help="WIDTHxHEIGHT,…  [640x480]")
+    ] = None,
+    threads: Annotated[list[str] | None, typer.Option(help="Threads: 1,2,…  [1]")] = None,
     rounds: Annotated[int, typer.Option(help="How often each model gets its turn.")] = 5,
     runs: Annotated[int, typer.Option(help="Detections that count each time.")] = 20,
     picture: Annotated[
         Path | None, typer.Option(help="Detect on this picture.  [default: a drawn scene]")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the records as JSON.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Score on the val split of this folder, or of 'drawn'.  [default: no AP]"
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Score on so many of its pictures, spread evenly.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Keep exported files here.  [default: in SLIMFACE_HOME]")
+    ] = None,
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(help="Write .json, .csv (one row a cell), .html (a page); several are fine."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")] = False,
 ) -> None:
-    """Measure whole detections with MODELS, in turns, each in a process of its own."""
-    sizes = [read_size(text) for text in size or ["640x480"]]
-    from slimface.bench.latency import benchmark as measure
+    """Measure whole detections with MODELS, in turns, each in a process of its own.
+
+    With --runtimes or --data, one table of every runtime, precision, size and number of threads.
+    """
+    asked: dict[str, Any] = {
+        "sizes": [read_size(text) for text in _listed(size) or ["640x480"]],
+        "threads": [_count(text) for text in _listed(threads) or ["1"]],
+        "rounds": rounds,
+        "runs": runs,
+    }
     from slimface.deploy.media import read_picture
+
+    seen = read_picture(picture) if picture else None
+    places = out or []
+    if runtimes or data is not None or any(place.suffix in (".csv", ".html") for place in places):
+        asked |= {"precisions": _listed([precisions]), "cache": cache}
+        measure_matrix(
+            models, runtimes, asked, picture=seen, data=data, limit=limit, out=places, as_json=json
+        )
+        return
+    from slimface.bench.latency import benchmark as measure
 
     records: list[Benchmark] = []
     try:
-        for record in measure(
-            models,
-            sizes=sizes,
-            threads=threads or [1],
-            rounds=rounds,
-            runs=runs,
-            picture=read_picture(picture) if picture else None,
-            track=track,
-        ):
+        for record in measure(models, **asked, picture=seen, track=track):
             records.append(record)
-            if out is not None:
-                _write(records, out)
+            for place in places:
+                _write(records, place)
     finally:
         # After Ctrl-C or a crash as well: what was measured is worth having.
         if json:
             print_json([record.model_dump(mode="json") for record in records])
         elif records:
             show(records)
-        if records and out is not None:
-            diary.print(f"Records: {out}", markup=False)
+        for place in places if records else ():
+            diary.print(f"Records: {place}", markup=False)
+
+
+def _listed(texts: Sequence[str] | None) -> list[str]:
+    """Options may be repeated, or hold commas."""
+    return [part.strip() for text in texts or () for part in text.split(",") if part.strip()]
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise UsageError(f"--threads is '{text}'.\nWrite numbers from 1, such as 1,2.")
+    return int(text)
 
 
 def show(records: Sequence["Benchmark"]) -> None:
