@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import slimface.export
-from slimface.core.anchors import AnchorGrid, AnchorLevel
-from slimface.core.spec import Architecture, DetectorSpec, Postprocess, Preprocess
-from slimface.deploy.pipeline import DecodedFaces, Pipeline, RawFaces, Settings
+from slimface.core.spec import Preprocess
+from slimface.deploy.pipeline import Settings
 from slimface.export.golden import Golden, golden
+from tests.export.noisy import CASES, PICTURE, noisy, proof_of
 
 RUNNER = Path(slimface.export.__file__).parent / "apps" / "js" / "slimface.js"
 HARNESS = """
@@ -78,43 +78,6 @@ def run(node, tmp_path, pipeline, proof: Golden, *, settings=None, outputs="raw"
     return json.loads(done.stdout)
 
 
-class Noise:
-    """A network that answers noise: every branch of the decoding has something to do."""
-
-    def __init__(self, spec: DetectorSpec, *, decoded: bool) -> None:
-        self.spec, self.decoded = spec, decoded
-
-    def __call__(self, images):
-        rng = np.random.default_rng(5)
-        count = self.spec.anchors.count(*images.shape[2:])
-        values = rng.normal(size=(1, count)).astype(np.float32)
-        shape = (1, count, self.spec.landmarks, 2)
-        points = rng.normal(size=shape).astype(np.float32) if self.spec.landmarks else None
-        if self.decoded:
-            low = rng.uniform(0, 80, size=(1, count, 2))
-            boxes = np.concatenate([low, low + rng.uniform(1, 60, size=low.shape)], axis=2)
-            return DecodedFaces(1 / (1 + np.exp(-values)), boxes.astype(np.float32), points)
-        return RawFaces(values, rng.normal(size=(1, count, 4)).astype(np.float32), points)
-
-
-def noisy(*, decoded=False, canvas=None, **changes) -> Pipeline:
-    fields = {
-        "name": "noise",
-        "architecture": Architecture(name="tiny"),
-        "preprocess": Preprocess(mean=(123, 117, 104), scale=0.017, colour="bgr", multiple_of=32),
-        "anchors": AnchorGrid(
-            levels=(AnchorLevel(stride=8, sizes=(16, 32)), AnchorLevel(stride=16, sizes=(64.0,)))
-        ),
-        "postprocess": Postprocess(score_floor=0.3, nms_overlap=0.4, cap=40),
-        "landmarks": 5,
-    }
-    spec = DetectorSpec(**fields | changes)
-    return Pipeline(spec, Noise(spec, decoded=decoded), canvas=canvas)
-
-
-PICTURE = np.random.default_rng(3).integers(0, 256, (90, 141, 3), dtype=np.uint8)
-
-
 def agree(given: dict, faces) -> None:
     assert len(given["faces"]) == len(faces) > 3
     for face, box, score in zip(given["faces"], faces.boxes, faces.scores, strict=True):
@@ -125,33 +88,13 @@ def agree(given: dict, faces) -> None:
         np.testing.assert_allclose(points, faces.landmarks, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"landmarks": 0},
-        {"decoded": True},
-        {"canvas": (64, 96)},
-        {"canvas": (128, 160)},
-        {"anchors": AnchorGrid(levels=(AnchorLevel(stride=8, sizes=(20,)),), clip=True, centre=0)},
-        {
-            "anchors": AnchorGrid(
-                levels=(AnchorLevel(stride=16, sizes=(20,), step=8),), height_per_width=1.25
-            )
-        },
-    ],
-    ids=["raw", "no landmarks", "decoded", "small canvas", "large canvas", "clipped", "tall"],
-)
+@pytest.mark.parametrize("changes", CASES.values(), ids=CASES)
 def test_it_finds_what_the_pipeline_finds(node, tmp_path, changes):
     pipeline = noisy(**changes)
-    images = np.array(pipeline.prepare([PICTURE]))
-    answer = pipeline.network(images)
-    names = ("logits", "offsets", "scores", "boxes", "landmarks")
-    tensors = {n: getattr(answer, n, None) for n in names}
-    tensors = {"images": images, **{n: t for n, t in tensors.items() if t is not None}}
-    faces = pipeline.detect(PICTURE)
+    proof = proof_of(pipeline)
+    faces, images = proof.faces, proof.tensors["images"]
     outputs = "decoded" if changes.get("decoded") else "raw"
-    given = run(node, tmp_path, pipeline, Golden(PICTURE, tensors, faces), outputs=outputs)
+    given = run(node, tmp_path, pipeline, proof, outputs=outputs)
     assert given["dims"] == list(images.shape)
     # One level of 255 where a picture was resized, times the scale.
     assert given["far"] < (0.018 if pipeline.canvas == (64, 96) else 1e-5)
