@@ -48,6 +48,10 @@ def run_command(
         bool,
         typer.Option("--rehearse", help="Every step on a few pictures: does it all work here?"),
     ] = False,
+    ablation: Annotated[
+        bool,
+        typer.Option("--ablate", help="Carry it out without each step in turn, too."),
+    ] = False,
     listing: Annotated[bool, typer.Option("--list", help="Show the shipped recipes.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -68,7 +72,48 @@ def run_command(
     if dry:
         _plan(value, as_json=json)
         return
+    if ablation:
+        _ablate(value, out, device=device, workers=workers, as_json=json)
+        return
     carry_out(value, out, device=device, workers=workers, as_json=json)
+
+
+def _ablate(
+    recipe: "Recipe", out: Path | None, *, device: str, workers: int, as_json: bool
+) -> None:
+    """Run a recipe and all that lack one of its steps; print what each comes to."""
+    from slimface.recipe.ablate import ablate
+    from slimface.report.ablation import rows
+    from slimface.report.card import write_card
+    from slimface.report.run import read_run
+
+    folder = out or Path("runs") / recipe.name
+    found = ablate(
+        recipe,
+        folder,
+        device=device,
+        workers=workers,
+        track=track,
+        announce=_announce,
+        begin=lambda title: diary.print(f"[bold]{title}[/]"),
+    )
+    results = list(found)
+    card = write_card(folder)
+    if as_json:
+        lines = [result.model_dump(mode="json") for result in results]
+        print_json({"folder": str(folder), "card": str(card), "ablation": lines})
+        return
+    table = [
+        [row.title, row.parameters, row.macs, row.file, row.latency, row.quality or row.reason]
+        for row in rows(read_run(folder))
+    ]
+    heads = ["recipe", "parameters", "MACs", "file", "latency", "quality"]
+    print_table(f"{recipe.name}, without each step", heads, table)
+    diary.print(f"Card:  {card}")
+
+
+def _announce(number: int, step: "AnyStep", cached: bool) -> None:
+    diary.print(f"  {number} {step.kind} {'done before' if cached else '…'}")
 
 
 def _list(*, as_json: bool) -> None:
@@ -106,13 +151,14 @@ def _plan(recipe: "Recipe", *, as_json: bool) -> None:
     """Show what a recipe will do and what its model will cost."""
     from dataclasses import asdict
 
-    from slimface.recipe.plan import SIZE_PX, plan
+    from slimface.recipe.plan import plan
     from slimface.recipe.recipe import write_recipe
 
     steps = plan(recipe)
     if as_json:
         print_json({"recipe": recipe.model_dump(mode="json"), "plan": [asdict(s) for s in steps]})
         return
+    height, width = steps[-1].input_px
     rows = [
         [
             str(i),
@@ -125,7 +171,7 @@ def _plan(recipe: "Recipe", *, as_json: bool) -> None:
     ]
     print_table(
         recipe.name,
-        ["", "step", "how", "parameters", f"MACs at {SIZE_PX[1]}x{SIZE_PX[0]}"],
+        ["", "step", "how", "parameters", f"MACs at {width}x{height}"],
         rows,
         caption="≈: near it; which channels go, or what is measured, decides",
     )

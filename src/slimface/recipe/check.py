@@ -15,8 +15,12 @@ from slimface.recipe.start import spec_of
 from slimface.train.teacher import check_specs
 
 
-def check(recipe: Recipe) -> None:
+def check(recipe: Recipe, *, teachers_open: bool = True) -> None:
     """Refuse steps that cannot work together, or not on this model; read no picture.
+
+    Args:
+        recipe: What is to be done.
+        teachers_open: Look into the teachers' files, which must be there then.
 
     Raises:
         RecipeError: A step stands in the wrong place, is for models of another task, or learns
@@ -42,7 +46,7 @@ def check(recipe: Recipe) -> None:
             f"{recipe.source.kind} has others.\nName another source, or another model."
         )
     order.check(steps, at_first(recipe))
-    _check_teachers(recipe, spec)
+    _check_teachers(recipe, spec if teachers_open else None)
 
 
 def placed(recipe: Recipe) -> list[Placed]:
@@ -58,7 +62,7 @@ def at_first(recipe: Recipe) -> States:
     return order.AT_FIRST
 
 
-def _check_teachers(recipe: Recipe, spec: ModelSpec) -> None:
+def _check_teachers(recipe: Recipe, spec: ModelSpec | None) -> None:
     for step, place in zip(recipe.steps, placed(recipe), strict=True):
         for name in teachers.names(step):
             number = teachers.number_of(name)
@@ -67,5 +71,5 @@ def _check_teachers(recipe: Recipe, spec: ModelSpec) -> None:
                     f"S{str(place)[1:]} learns from {name}, which is no step before it.\n"
                     f"Name step:0 (the start) to step:{place.number - 1}."
                 )
-            if number is None:
+            if number is None and spec is not None:
                 check_specs(spec, spec_of(name), classes=not is_classifier(recipe.model))

@@ -63,6 +63,7 @@ class Meter:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._before = _read(path)
+        self._final: Spent | None = None
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._look_now_and_then, daemon=True)
 
@@ -82,10 +83,14 @@ class Meter:
     ) -> None:
         self._over.set()
         self._watch.join()
-        self._note()
+        self._final = self._now()
+        write_text(self.path, self._final.model_dump_json())
 
     def spent(self) -> Spent:
-        """Return what all attempts have taken until now."""
+        """Return what all attempts have taken, until the end of this one or until now."""
+        return self._final or self._now()
+
+    def _now(self) -> Spent:
         seconds = time.monotonic() - self._started
         processor = max(0.0, processor_seconds() - self._processor)
         joules, how = self._counter.joules(), "RAPL: all that the processor did meanwhile"
@@ -111,11 +116,8 @@ class Meter:
                 self._together = max(self._together, children + _resident(os.getpid()))
             self._counter.look()
             if time.monotonic() - noted > NOTE_SECONDS:
-                self._note()
+                write_text(self.path, self._now().model_dump_json())
                 noted = time.monotonic()
-
-    def _note(self) -> None:
-        write_text(self.path, self.spent().model_dump_json())
 
 
 def watts_per_core() -> float:

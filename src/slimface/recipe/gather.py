@@ -20,6 +20,7 @@ from slimface.model.checkpoint import load_checkpoint
 from slimface.recipe.recipe import AnyStep, Recipe
 from slimface.report.pictures import save_example
 
+MODEL = "model.safetensors"
 EXAMPLES = 6
 """Pictures on the card."""
 
@@ -55,7 +56,7 @@ def gather(folder: Path, recipe: Recipe, done: Sequence[Finished], first: Path) 
     examples = {"pictures": _examples(folder, recipe, done, first)}
     lines.append(_line(len(done), "examples", {"kind": "pictures", "record": examples}, ""))
     write_text(folder / "records.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    _bring(done[-1].folder / "model.safetensors", folder)
+    _bring(done[-1].folder / MODEL, folder)
 
 
 def _examples(
@@ -64,7 +65,7 @@ def _examples(
     """Find faces on a few pictures, with the model before the first cut and with the last one."""
     if isinstance(recipe.source, ClassSource):
         return []
-    models = [first, *(finished.folder / "model.safetensors" for finished in done)]
+    models = [first, *(finished.folder / MODEL for finished in done)]
     cut = next((i for i, finished in enumerate(done) if _is_cut(finished.step)), None)
     before = None if cut is None else load(models[cut])
     after = load(models[-1])

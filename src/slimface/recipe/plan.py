@@ -64,7 +64,7 @@ def plan(recipe: Recipe) -> list[Planned]:
         BudgetError: A budget cannot be met.
         SlimfaceError: The model cannot be built, or not be followed.
     """
-    check(recipe)
+    check(recipe, teachers_open=False)
     detector, exact = _start(recipe), True
     lines = [_line("start", recipe.model, detector, exact=True)]
     for step in recipe.steps:

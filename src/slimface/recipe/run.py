@@ -33,7 +33,7 @@ from slimface.model.checkpoint import load_checkpoint, save
 from slimface.model.network import Network
 from slimface.recipe import cost, teachers
 from slimface.recipe.check import check
-from slimface.recipe.gather import Finished, exported_by, gather
+from slimface.recipe.gather import MODEL, Finished, exported_by, gather
 from slimface.recipe.recipe import AnyStep, Recipe, write_recipe
 from slimface.recipe.start import start
 from slimface.step import Context
@@ -47,6 +47,7 @@ def run(
     *,
     device: str = "cpu",
     workers: int = 1,
+    steps: Path | None = None,
     track: Callable[..., Any] | None = None,
     announce: Callable[[int, AnyStep, bool], None] = lambda number, step, cached: None,
 ) -> list[Finished]:
@@ -57,6 +58,7 @@ def run(
         folder: The run folder; made if it is not there.
         device: Where to train: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         workers: Processes that prepare training pictures.
+        steps: Where the steps are kept, which several run folders may share; in ``folder`` if None.
         track: ``track(items, description, total=...)`` iterates over items and draws a bar.
         announce: Called before each step with its number, the step, and whether it is cached.
 
@@ -73,7 +75,8 @@ def run(
     write_text(folder / "recipe.yaml", write_recipe(recipe))
     detector, provenance = start(recipe)
     fingerprint = _fingerprint_of_what_is_given(recipe, detector)
-    first = folder / "steps" / f"00-start-{fingerprint[:12]}" / "model.safetensors"
+    kept = steps or folder / "steps"
+    first = kept / f"00-start-{fingerprint[:12]}" / MODEL
     if not first.exists():
         _make(first.parent)
         save(detector, first, provenance=provenance)
@@ -83,7 +86,7 @@ def run(
     for number, step in enumerate(recipe.steps, start=1):
         parent = fingerprint
         fingerprint = _digest(parent, step.model_dump_json(), *teachers.fingerprints(step))
-        place = folder / "steps" / f"{number:02d}-{step.kind}-{fingerprint[:12]}"
+        place = kept / f"{number:02d}-{step.kind}-{fingerprint[:12]}"
         cached = (place / "done.json").exists()
         announce(number, step, cached)
         if not cached:
@@ -103,11 +106,11 @@ def run(
             provenance = given.provenance.model_copy(
                 update={"parent": parent, "recipe": recipe.name, "seed": recipe.seed}
             )
-            save(result, place / "model.safetensors", provenance=provenance)
+            save(result, place / MODEL, provenance=provenance)
             summary |= {"parent": parent, "fingerprint": fingerprint}
             # Last of all: only this file makes the step count as done.
             write_text(place / "done.json", json.dumps(summary, indent=1))
-        models.append(place / "model.safetensors")
+        models.append(place / MODEL)
         exported += tuple(place / name for name in exported_by(place))
         done.append(Finished(step, place, fingerprint, cached))
     gather(folder, recipe, done, first)

@@ -6,7 +6,7 @@ from typing import Any
 
 from slimface.core.record import Evaluation
 from slimface.errors import RecipeError
-from slimface.report import compare, quantities
+from slimface.report import compare, phrases, quantities
 from slimface.report.run import Entry, Run, mapping, number
 
 
@@ -24,7 +24,7 @@ class Stop:
     settings: tuple[tuple[str, str], ...]
 
 
-def _steps(run: Run) -> list[Entry]:
+def steps(run: Run) -> list[Entry]:
     """Return one entry a step: what the run wrote about it, or its first record."""
     told = {entry.step: entry for entry in reversed(run.entries) if entry.step >= 0}
     told.update({entry.step: entry for entry in run.of("step", "start")})
@@ -36,7 +36,7 @@ def done(run: Run) -> str:
     change = compare.first_change(run)
     said = [
         phrase
-        for entry in _steps(run)
+        for entry in steps(run)
         if (phrase := _phrase(run, entry))
         # What was exported before the change is there to be compared with, not to ship.
         and not (entry.name == "export" and change is not None and entry.step < change)
@@ -48,36 +48,28 @@ def done(run: Run) -> str:
 def _phrase(run: Run, entry: Entry) -> str:
     """Return what a step did, in a few words."""
     of_step = [e for e in run.entries if e.step == entry.step]
-    settings = mapping(entry.record.get("settings"))
-    match entry.name:
-        case "train":
-            epochs = len({e.record.get("epoch") for e in of_step if e.kind == "epoch"})
-            cut = any(e.step < entry.step for e in run.of("prune"))
-            return f"{'fine-tuned' if cut else 'trained'} for {epochs} epochs" if epochs else ""
-        case "prune":
-            rate = number(mapping(settings.get("allocator")).get("rate"))
-            share = f"{100 * rate:g} % of the channels" if rate is not None else "channels"
-            by = mapping(settings.get("importance")).get("kind")
-            by = by or next(
-                (e.record.get("importance") for e in of_step if e.kind == "prune"), None
-            )
-            return f"removed {share}" + (f" by {str(by).upper()}" if by else "")
-        case "export":
-            return f"exported to {exported_format(run)}"
-    return ""
+    text = phrases.phrase(entry.name, mapping(entry.record.get("settings")), of_step)
+    if text.startswith("trained for") and any(e.step < entry.step for e in run.of("prune")):
+        return text.replace("trained", "fine-tuned", 1)
+    return text
+
+
+def title(run: Run, entry: Entry) -> str:
+    """Return what a step is called on the card: what it did, or its kind."""
+    return _phrase(run, entry) or entry.name
 
 
 def lineage(run: Run) -> list[Stop]:
     """Return the stops of a run, in order."""
     stops: list[Stop] = []
-    for entry in _steps(run):
+    for entry in steps(run):
         of_step = [e for e in run.entries if e.step == entry.step]
         parent = str(entry.record.get("parent") or "")
         follows = bool(stops) and stops[-1].fingerprint == parent[:12]
         seconds = number(entry.record.get("seconds")) or entry.seconds
         stops.append(
             Stop(
-                title=_phrase(run, entry) or entry.name,
+                title=title(run, entry),
                 facts=tuple(fact for e in of_step for fact in _facts(e)),
                 fingerprint=entry.fingerprint[:12],
                 parent="" if follows else parent[:12],
@@ -143,5 +135,4 @@ def flat(settings: Mapping[str, Any], above: str = "") -> list[tuple[str, str]]:
 def exported_format(run: Run) -> str:
     """Return the name of the format that was exported last."""
     exports = run.of("export")
-    name = str(exports[-1].record.get("format") or "ONNX") if exports else "model"
-    return name.upper() if name == "onnx" else name
+    return phrases.format_name(exports[-1].record.get("format") or "onnx" if exports else None)

@@ -14,7 +14,10 @@ log = logging.getLogger(__name__)
 RECORDS = "records.jsonl"
 RECIPE = "recipe.yaml"
 MODEL = "model.safetensors"
-KINDS = {"start", "step", "epoch", "prune", "evaluation", "benchmark", "export", "pictures"}
+KINDS = {
+    *("start", "step", "epoch", "prune", "evaluation", "accuracy", "benchmark", "export"),
+    *("pictures", "ablation"),
+}
 """What a card knows how to show; lines of other kinds only count as steps."""
 
 _MAX_BYTES = 256 * 2**20

@@ -11,7 +11,18 @@ from slimface.core.benchmark import Benchmark
 from slimface.core.record import Evaluation
 from slimface.core.value import Value
 from slimface.errors import RecipeError
-from slimface.report import accuracy, chapters, compare, lineage, quantities, timing
+from slimface.report import (
+    ablation,
+    accuracy,
+    bills,
+    chapters,
+    compare,
+    lineage,
+    quantities,
+    timing,
+)
+from slimface.report.ablation import Left
+from slimface.report.bills import Bill
 from slimface.report.chapters import Bar, Figure, Width
 from slimface.report.compare import Row
 from slimface.report.lineage import Stop
@@ -57,6 +68,13 @@ class Story:
     uncut: tuple[tuple[str, str], ...]
     latency: tuple[tuple[str, list[Bar]], ...]
     examples: tuple[Example, ...]
+    bills: tuple[Bill, ...]
+    """What each step took and bought; the last one is the sum."""
+
+    bill_notes: tuple[str, ...]
+    ablation: tuple[Left, ...]
+    """The whole recipe, then without each step in turn."""
+
     stops: tuple[Stop, ...]
     commands: tuple[str, ...]
     recipe: str
@@ -101,6 +119,9 @@ def tell(run: Run) -> Story:
         uncut=tuple(uncut),
         latency=tuple(chapters.latency(couples)),
         examples=tuple(shown),
+        bills=tuple(bills.bills(run)),
+        bill_notes=tuple(bills.sources(run)),
+        ablation=tuple(ablation.rows(run)),
         stops=tuple(lineage.lineage(run)),
         commands=_commands(run),
         recipe=run.recipe,
