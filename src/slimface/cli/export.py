@@ -37,6 +37,10 @@ def export(
     decode: Annotated[
         bool, typer.Option("--decode", help="Put scores and boxes out, not logits and offsets.")
     ] = False,
+    nms: Annotated[
+        bool,
+        typer.Option("--nms", help="onnx: decode and suppress within the graph; faces come out."),
+    ] = False,
     fixed: Annotated[
         bool, typer.Option("--fixed", help="Accept one picture of --size only.")
     ] = False,
@@ -87,8 +91,15 @@ def export(
     names = files.split(",") if form == "bundle" else ["onnx" if form in APPS else form]
     kinds = [format_named(name.strip()) for name in names]
     asked = {"opset": opset, "exporter": exporter, "dynamic": False if fixed else None}
+    if nms:
+        if form != "onnx":
+            raise UsageError(
+                f"{form} files are not suppressed within the graph.\n"
+                "Leave --nms out, or choose --format onnx."
+            )
+        asked["suppress"] = True
     options = {
-        "decode": decode,
+        "decode": decode or nms,
         "precision": precision,
         "height": height,
         "width": width,

@@ -105,7 +105,7 @@ class _Suppression:
     def __init__(self, boxes: Floats, overlap: float, pixel: float) -> None:
         self._corners = np.ascontiguousarray(boxes.T, dtype=np.float32)
         self._areas = areas(boxes, pixel=pixel)
-        self._limit = _at_most(overlap)
+        self._limit = at_most(overlap)
         self._pixel = np.float32(pixel)
         low, high = self._corners[:2], self._corners[2:]
         sides = np.maximum(high - low + self._pixel, 0)
@@ -167,7 +167,7 @@ class _Suppression:
         return i[too_much], j[too_much]
 
 
-def _at_most(value: float) -> np.float32:
+def at_most(value: float) -> np.float32:
     """The largest float32 that is not above ``value``: comparing with it needs no doubles."""
     rounded = np.float32(value)
     return rounded if float(rounded) <= value else np.nextafter(rounded, np.float32(-np.inf))

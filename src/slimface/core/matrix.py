@@ -22,7 +22,7 @@ class Quality(Value):
     @property
     def headline(self) -> float | None:
         """The figure that decides: the last subset's, which is the hardest or the only one."""
-        return next(reversed(self.average_precision.values()), None)
+        return [None, *self.average_precision.values()][-1]
 
 
 class Cell(Value):

@@ -355,8 +355,8 @@ class Cascade(Pipeline):
         self, network: Network, images: Floats, shape: tuple[int, int], which: str
     ) -> RawFaces:
         raw = network(images)
-        if isinstance(raw, DecodedFaces) or raw.logits.shape != shape:
-            got = "decoded boxes" if isinstance(raw, DecodedFaces) else f"logits {raw.logits.shape}"
+        if not isinstance(raw, RawFaces) or raw.logits.shape != shape:
+            got = f"logits {raw.logits.shape}" if isinstance(raw, RawFaces) else "decoded boxes"
             raise CheckpointError(
                 f"{self.name}: the {which} answers {got} to {images.shape}; {shape} logits are "
                 "needed.\nThe nets and the spec do not belong together; save them again."

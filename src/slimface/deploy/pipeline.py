@@ -51,10 +51,34 @@ class DecodedFaces:
     """Shape ``(b, anchors, k, 2)``: x, y in pixels of the network's input."""
 
 
+@dataclass(frozen=True, slots=True)
+class FoundFaces:
+    """The same from a network that suppresses within its graph, too: ``m`` faces of all pictures.
+
+    Its attribute ``suppresses`` is true, and it is called with the ``Settings`` as well.
+    """
+
+    pictures: npt.NDArray[np.int64]
+    """Shape ``(m,)``: which picture of the batch shows each; those of a picture best first."""
+
+    scores: Floats
+    """Shape ``(m,)``, in [0, 1]."""
+
+    boxes: Floats
+    """Shape ``(m, 4)``: corners in pixels of the network's input."""
+
+    landmarks: Floats | None = None
+    """Shape ``(m, k, 2)``: x, y in pixels of the network's input."""
+
+
+Answer = RawFaces | DecodedFaces | FoundFaces
+"""What a network says, whichever part of the postprocessing it does itself."""
+
+
 class Network(Protocol):
     """A network in any runtime: normalised ``(b, 3, height, width)`` float32 in."""
 
-    def __call__(self, images: Floats) -> RawFaces | DecodedFaces: ...
+    def __call__(self, images: Floats) -> Answer: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +236,7 @@ class Pipeline:
         read = clock()
         images = self.prepare([pixels], settings)
         resized = clock()
-        raw = self.network(images)
+        raw = self._ask(images, settings)
         answered = clock()
         faces = self._read(raw, 0, images.shape, self._ratio(pixels, settings), settings)
         done = clock()
@@ -240,7 +264,7 @@ class Pipeline:
         if not pictures:
             return []
         images = self.prepare(pictures, settings)
-        raw = self.network(images)
+        raw = self._ask(images, settings)
         ratio = self._ratio(pictures[0], settings)
         return [
             self._read(raw, item, images.shape, ratio, settings) for item in range(len(pictures))
@@ -272,15 +296,24 @@ class Pipeline:
         rows, columns = self._sized(picture, settings)
         return np.asarray([columns / width, rows / height] * 2, dtype=np.float32)
 
+    def _ask(self, images: Floats, settings: Settings) -> Answer:
+        if getattr(self.network, "suppresses", False):
+            network: Any = self.network
+            found: FoundFaces = network(images, settings)
+            return found
+        return self.network(images)
+
     def _read(
         self,
-        raw: RawFaces | DecodedFaces,
+        raw: Answer,
         item: int,
         shape: tuple[int, ...],
         ratio: Floats,
         settings: Settings,
     ) -> Faces:
         """Turn the network's answer for one picture of a batch into faces."""
+        if isinstance(raw, FoundFaces):
+            return self._kept(raw, raw.pictures == item, ratio)
         plan = self.spec.postprocess
         floor = _first(settings.score_floor, plan.score_floor)
         decoded = isinstance(raw, DecodedFaces)
@@ -299,14 +332,18 @@ class Pipeline:
             cap=_first(settings.cap, plan.cap),
             is_sorted=True,
         )
-        found = boxes[kept] / ratio
-        if not np.isfinite(found).all():
+        scores = values if decoded else sigmoid(values)
+        return self._kept(DecodedFaces(scores, boxes, landmarks), kept, ratio)
+
+    def _kept(
+        self, found: DecodedFaces | FoundFaces, kept: npt.NDArray[Any], ratio: Floats
+    ) -> Faces:
+        """Return those that are kept, in pixels of the picture."""
+        boxes = found.boxes[kept] / ratio
+        if not np.isfinite(boxes).all():
             raise _not_numbers(self.name)
-        return Faces(
-            found,
-            values[kept] if decoded else sigmoid(values[kept]),
-            None if landmarks is None else landmarks[kept] / ratio[:2],
-        )
+        points = None if found.landmarks is None else found.landmarks[kept] / ratio[:2]
+        return Faces(boxes, found.scores[kept], points)
 
     def _decode(
         self,

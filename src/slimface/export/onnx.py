@@ -10,15 +10,17 @@ import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 import slimface
-from slimface.errors import ParityError
+from slimface.errors import ParityError, UsageError
 from slimface.export.form import Form
 from slimface.export.graph import Graph, check_tensors, noise, padded
+from slimface.export.suppression import append_suppression
+from slimface.model.classifier import Classifier
 from slimface.model.detector import Detector
 
 log = logging.getLogger(__name__)
@@ -43,7 +45,16 @@ class Onnx(Form):
 
     exporter: Literal["torchscript", "dynamo"] = "torchscript"
 
+    suppress: bool = False
+    """Suppress within the graph as well, see ``slimface.export.suppression``; needs ``decode``."""
+
     suffix: ClassVar[str] = ".onnx"
+
+    @model_validator(mode="after")
+    def _only_boxes_are_suppressed(self) -> Self:
+        if self.suppress and not self.decode:
+            raise ValueError("suppression within the graph needs decoding within the graph: decode")
+        return self
 
     def write(
         self, detector: Detector, path: Path, *, provenance: Mapping[str, Any] | None = None
@@ -60,18 +71,27 @@ class Onnx(Form):
         graph = self.graph(detector)
         model = onnx.load_from_string(self._trace(graph, path))
         model = onnxslim.slim(model)
-        _shorten(model)
+        shorten_(model)
         if self.precision == "float16":
             model = halved(onnx, model)
         model.producer_name, model.producer_version = "slimface", slimface.__version__
         model.doc_string = f"{detector.spec.name}: face detector"
         said = self.metadata(detector, provenance, onnx=onnx.__version__)
         onnx.helper.set_model_props(model, said)
-        onnx.checker.check_model(model, full_check=True)
         self._check_opset(model)
-        content = model.SerializeToString()
-        path.write_bytes(content)
-        self._compare(graph, content, path)
+        self._compare(graph, model.SerializeToString(), path)
+        if self.suppress:
+            append_suppression(onnx, model, detector.spec)
+        onnx.checker.check_model(model, full_check=True)
+        path.write_bytes(model.SerializeToString())
+
+    def _outputs(self, detector: Any) -> str:
+        if self.suppress and isinstance(detector, Classifier):
+            raise UsageError(
+                f"{detector.spec.name} is a classifier: it has no boxes to suppress.\n"
+                "Export it without --nms."
+            )
+        return "faces" if self.suppress else super()._outputs(detector)
 
     def _libraries(self) -> "_Libraries":
         try:
@@ -163,7 +183,7 @@ class Onnx(Form):
 _ANY = torch.export.Dim.DYNAMIC
 
 
-def _shorten(model: Any) -> None:
+def shorten_(model: Any) -> None:
     """Drop what no runtime reads: a fifth of the file of so small a network, losing nothing.
 
     Inferred shapes are inferred again by whoever wants them; the names of tensors between nodes

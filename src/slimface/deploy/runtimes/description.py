@@ -15,9 +15,10 @@ from typing import Any, cast
 
 import numpy as np
 
+from slimface.core.boxes import at_most
 from slimface.core.faces import Floats
-from slimface.core.spec import ClassifierSpec, DetectorSpec, ModelSpec, read_spec
-from slimface.deploy.pipeline import DecodedFaces, RawFaces
+from slimface.core.spec import ClassifierSpec, DetectorSpec, ModelSpec, Postprocess, read_spec
+from slimface.deploy.pipeline import Answer, DecodedFaces, FoundFaces, RawFaces, Settings
 from slimface.errors import CheckpointError, MissingError
 
 SPEC_KEY = "slimface.spec"
@@ -27,8 +28,8 @@ PROVENANCE_KEY = "slimface.provenance"
 """Where it says as JSON what it was made from, how, and what it costs."""
 
 OUTPUTS_KEY = "slimface.outputs"
-"""``raw``: logits, offsets (, landmarks); ``decoded``: scores, boxes (, landmarks); ``classes``:
-logits."""
+"""``raw``: logits, offsets (, landmarks) of each anchor; ``decoded``: scores, boxes (, landmarks)
+of each anchor; ``faces``: those of what suppression left, and pictures; ``classes``: logits."""
 
 CANVAS_KEY = "slimface.canvas"
 """Height and width as JSON, where the file takes one picture of one size only."""
@@ -40,6 +41,8 @@ CLASS_NAMES = ("logits",)
 RAW_NAMES = ("logits", "offsets")
 DECODED_NAMES = ("scores", "boxes")
 LANDMARKS_NAME = "landmarks"
+PICTURES_NAME = "pictures"
+"""Of each face, which picture of the batch shows it."""
 
 MAX_MODEL_BYTES = 2**30
 """Larger model files are refused: no detector for devices is near it."""
@@ -53,7 +56,7 @@ class Description:
 
     spec: ModelSpec
     outputs: str
-    """``raw`` or ``decoded``; ``classes`` for a classifier."""
+    """``raw``, ``decoded`` or ``faces``; ``classes`` for a classifier."""
 
     canvas: tuple[int, int] | None
     """The one height and width that the network takes; None: any batch of any size."""
@@ -67,6 +70,8 @@ class Description:
         if self.outputs == "classes":
             return CLASS_NAMES
         points = (LANDMARKS_NAME,) if self.landmarks else ()
+        if self.outputs == "faces":
+            return (*DECODED_NAMES, PICTURES_NAME, *points)
         return (*(DECODED_NAMES if self.outputs == "decoded" else RAW_NAMES), *points)
 
     @property
@@ -80,13 +85,16 @@ class Description:
         story = json.loads(self.metadata.get(PROVENANCE_KEY, "{}"))
         return str(story.get("export", {}).get("precision", "float32"))
 
-    def answer(self, tensors: Sequence[Floats]) -> RawFaces | DecodedFaces:
+    def answer(self, tensors: Sequence[Floats]) -> Answer:
         """Return the network's outputs, in the order of ``names``, as what they mean.
 
         A classifier's are logits, an array ``(b, classes)``, which only its own pipeline reads.
         """
         if self.outputs == "classes":
             return cast(RawFaces, np.asarray(tensors[0], dtype=np.float32))
+        if self.outputs == "faces":
+            scores, boxes, pictures, *points = tensors
+            return FoundFaces(np.asarray(pictures), scores, boxes, *points)
         first, second, *points = (np.asarray(tensor, dtype=np.float32) for tensor in tensors)
         landmarks = points[0] if points else None
         if self.outputs == "decoded":
@@ -120,10 +128,10 @@ def describe(metadata: Mapping[str, str], path: Path) -> Description:
             f"{path}: its spec is for {spec.task}, and its outputs are '{outputs}'.\n"
             "The two do not belong together; export the model again."
         )
-    if outputs not in ("raw", "decoded", "classes"):
+    if outputs not in ("raw", "decoded", "faces", "classes"):
         raise CheckpointError(
-            f"{path}: '{OUTPUTS_KEY}' is '{outputs}'; this slimface knows 'raw', 'decoded' and "
-            "'classes'.\n"
+            f"{path}: '{OUTPUTS_KEY}' is '{outputs}'; this slimface knows 'raw', 'decoded', "
+            "'faces' and 'classes'.\n"
             "Update slimface, or export the model again."
         )
     return Description(spec, outputs, _canvas(metadata.get(CANVAS_KEY), path), metadata)
@@ -146,6 +154,21 @@ def _canvas(text: str | None, path: Path) -> tuple[int, int] | None:
             "Export the model again."
         )
     return sides[0], sides[1]
+
+
+def limits(plan: Postprocess, settings: Settings = Settings()) -> dict[str, Any]:  # noqa: B008
+    """Return what a graph that suppresses is told, by the names of its inputs.
+
+    The operator keeps scores above its floor, we those at least as high; and both take for
+    an overlap what float32 can hold.
+    """
+    floor = plan.score_floor if settings.score_floor is None else settings.score_floor
+    return {
+        "score_floor": np.nextafter(np.asarray([floor], np.float32), np.float32(-1)),
+        "nms_overlap": np.asarray([at_most(settings.nms_overlap or plan.nms_overlap)]),
+        "pre_nms": np.asarray([settings.pre_nms or plan.pre_nms], np.int64),
+        "cap": np.asarray([settings.cap or plan.cap], np.int64),
+    }
 
 
 def sidecar_of(path: Path) -> Path:

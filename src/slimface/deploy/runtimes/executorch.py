@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from slimface.core.faces import Floats
-from slimface.deploy.pipeline import DecodedFaces, RawFaces
+from slimface.deploy.pipeline import Answer
 from slimface.deploy.runtimes.description import (
     does_not_run,
     not_installed,
@@ -49,7 +49,7 @@ class ExecuTorchNetwork:
             raise unreadable(self.path, "ExecuTorch", error) from None
         self._lock = threading.Lock()
 
-    def __call__(self, images: Floats) -> RawFaces | DecodedFaces:
+    def __call__(self, images: Floats) -> Answer:
         answers = [self._one(image[None]) for image in images]
         joined = [np.concatenate(tensors) for tensors in zip(*answers, strict=True)]
         return self.description.answer(joined)

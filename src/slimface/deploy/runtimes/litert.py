@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from slimface.core.faces import Floats
-from slimface.deploy.pipeline import DecodedFaces, RawFaces
+from slimface.deploy.pipeline import Answer
 from slimface.deploy.runtimes.description import (
     does_not_run,
     not_installed,
@@ -50,7 +50,7 @@ class LiteRtNetwork:
         self._outputs = sorted(signature["outputs"], key=lambda name: int(name.rpartition("_")[2]))
         self._lock = threading.Lock()
 
-    def __call__(self, images: Floats) -> RawFaces | DecodedFaces:
+    def __call__(self, images: Floats) -> Answer:
         answers = [self._one(image[None]) for image in images]
         joined = [np.concatenate(tensors) for tensors in zip(*answers, strict=True)]
         return self.description.answer(joined)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from slimface.core.faces import Floats
-from slimface.deploy.pipeline import DecodedFaces, RawFaces
+from slimface.deploy.pipeline import Answer
 from slimface.deploy.runtimes.description import (
     does_not_run,
     not_installed,
@@ -53,7 +53,7 @@ class NcnnNetwork:
         if failed or ".bin" not in files:
             raise unreadable(self.path, "ncnn", f"error {failed}")
 
-    def __call__(self, images: Floats) -> RawFaces | DecodedFaces:
+    def __call__(self, images: Floats) -> Answer:
         answers = [self._one(image) for image in images]
         joined = [np.stack(tensors) for tensors in zip(*answers, strict=True)]
         return self.description.answer(self.description.shaped(joined, len(images)))

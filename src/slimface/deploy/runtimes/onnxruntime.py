@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from slimface.core.faces import Floats
-from slimface.deploy.pipeline import DecodedFaces, RawFaces
+from slimface.core.spec import DetectorSpec, Postprocess
+from slimface.deploy.pipeline import Answer, Settings
 from slimface.deploy.runtimes.description import (
     LANDMARKS_NAME,
     describe,
     does_not_run,
     first_line,
+    limits,
     not_installed,
     read_model,
 )
@@ -47,13 +49,23 @@ class OnnxNetwork:
         self.metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         self.description = describe(self.metadata, self.path)
         self.spec = self.description.spec
-        self.is_decoded = self.description.outputs == "decoded"
+        self.suppresses = self.description.outputs == "faces"
+        spec = self.spec
+        self._plan = spec.postprocess if isinstance(spec, DetectorSpec) else Postprocess()
         self._names = self._outputs()
         self._input = self._session.get_inputs()[0].name
 
-    def __call__(self, images: Floats) -> RawFaces | DecodedFaces:
+    def __call__(
+        self,
+        images: Floats,
+        settings: Settings = Settings(),  # noqa: B008
+    ) -> Answer:
+        """Run the network; ``settings`` matter where it suppresses within its graph."""
+        inputs = {self._input: images}
+        if self.suppresses:
+            inputs |= limits(self._plan, settings)
         try:
-            tensors = self._session.run(self._names, {self._input: images})
+            tensors = self._session.run(self._names, inputs)
         except Exception as error:
             if not type(error).__module__.startswith("onnxruntime"):
                 raise
@@ -67,12 +79,16 @@ class OnnxNetwork:
         if LANDMARKS_NAME in present:
             names.append(LANDMARKS_NAME)
         absent = [name for name in names if name not in present]
+        if self.suppresses:
+            free = [one.name for one in self._session.get_overridable_initializers()]
+            absent += [name for name in limits(self._plan) if name not in free]
         inputs = len(self._session.get_inputs())
         if absent or inputs != 1:
+            missing = f"; absent: {', '.join(absent)}" if absent else ""
             raise CheckpointError(
                 f"{self.path}: a network with {self.description.outputs} outputs has one input and "
                 f"the outputs {', '.join(names)}; this one has {inputs} and "
-                f"{', '.join(present)}.\nExport the model again."
+                f"{', '.join(present)}{missing}.\nExport the model again."
             )
         return names
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from slimface.core.faces import Floats
-from slimface.deploy.pipeline import DecodedFaces, RawFaces
+from slimface.deploy.pipeline import Answer
 from slimface.deploy.runtimes.description import (
     does_not_run,
     not_installed,
@@ -49,7 +49,7 @@ class OpenVinoNetwork:
             raise unreadable(self.path, "OpenVINO", error) from None
         self._requests = threading.local()
 
-    def __call__(self, images: Floats) -> RawFaces | DecodedFaces:
+    def __call__(self, images: Floats) -> Answer:
         request = getattr(self._requests, "own", None)
         if request is None:
             request = self._requests.own = self._compiled.create_infer_request()

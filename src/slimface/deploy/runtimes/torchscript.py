@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from slimface.core.faces import Floats
-from slimface.deploy.pipeline import DecodedFaces, RawFaces
+from slimface.deploy.pipeline import Answer
 from slimface.deploy.runtimes.description import (
     SPEC_KEY,
     describe,
@@ -57,7 +57,7 @@ class TorchScriptNetwork:
     def _load(self, content: bytes) -> Any:
         return self._torch.jit.load(BytesIO(content), map_location="cpu")
 
-    def __call__(self, images: Floats) -> RawFaces | DecodedFaces:
+    def __call__(self, images: Floats) -> Answer:
         with self._torch.inference_mode():
             batch = self._torch.from_numpy(np.ascontiguousarray(images))
             try:
