@@ -158,3 +158,22 @@ def test_sizes_are_width_by_height() -> None:
     for wrong in ("640", "0x1", "640x", "x", "640 480", "-1x5", "640x480x3", "123456x1"):
         with pytest.raises(UsageError, match="is not a size"):
             read_size(wrong)
+
+
+def test_a_bundle_is_written_measured_and_verified(model, tmp_path):
+    folder = tmp_path / "bundle"
+    words = ("--size", "160x120", "--score", "0.5", "--out", folder)
+    told = run("export", model, "--format", "bundle", "--files", "onnx", *words, "--json")
+    assert json.loads(told)["file"] == str(folder)
+    times = [
+        Benchmark.model_validate(one) for one in json.loads((folder / "latency.json").read_text())
+    ]
+    assert [(one.runtime, one.width, one.height) for one in times] == [("onnxruntime", 160, 120)]
+    assert f"{times[0].total.median_ms:.2f}" in (folder / "README.md").read_text()
+    checks = json.loads(run("verify", folder, "--json"))["checks"]
+    assert {check["verdict"] for check in checks} == {"passed"}
+
+
+def test_a_bundle_of_an_unknown_format_names_the_nearest(model, tmp_path):
+    with pytest.raises(UsageError, match="Did you mean ncnn"):
+        run("export", model, "--format", "bundle", "--files", "onnx,nccn", "--out", tmp_path / "b")

@@ -1,5 +1,9 @@
 """A small detector with something to say, and the files it was exported to, once for all tests."""
 
+import importlib.util
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +11,16 @@ import pytest
 import torch
 from torch import nn
 
+import slimface.export
 from slimface.deploy.pipeline import Picture
 from slimface.export.onnx import Onnx
 from slimface.model.build import build
 from slimface.model.detector import Detector
 from slimface.model.eresfd import naver
 from slimface.model.retinaface import retinaface
+
+APPS = Path(slimface.export.__file__).parent / "apps"
+KOTLIN = APPS / "runners" / "kotlin"
 
 
 def lively(detector: Detector, seed: int = 0) -> Detector:
@@ -59,3 +67,51 @@ def pictures() -> list[tuple[str, Picture]]:
     rng = np.random.default_rng(0)
     sizes = [(96, 128), (131, 77), (64, 64)]
     return [(f"noise {h}x{w}", rng.integers(0, 256, (h, w, 3), dtype=np.uint8)) for h, w in sizes]
+
+
+def say(*words: object) -> tuple[int, str]:
+    """Run a program; return its exit code and all that it says."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [str(word) for word in words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+        env=environment,
+    )
+    return done.returncode, done.stdout
+
+
+def kotlin_compiler() -> tuple[list[str], Path]:
+    """Return how to compile Kotlin, and its standard library.
+
+    The package kotlin-jupyter-kernel brings the compiler of JetBrains as a library.
+    """
+    java = shutil.which("java")
+    kernel = importlib.util.find_spec("run_kotlin_kernel")
+    if java is None or kernel is None or kernel.origin is None:
+        pytest.skip(
+            "no Kotlin on this machine; `apt-get install default-jdk-headless` and "
+            "`pip install kotlin-jupyter-kernel` bring it"
+        )
+    jars = Path(kernel.origin).parent / "jars"
+    library = next(jars.glob("kotlin-stdlib-*.jar"))
+    quick = ["-XX:TieredStopAtLevel=1", "-Xshare:auto"]
+    compiler = "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"
+    path = os.pathsep.join(map(str, jars.glob("*.jar")))
+    return [java, *quick, "-cp", path, compiler, "-no-stdlib", "-no-reflect"], library
+
+
+@pytest.fixture(scope="session")
+def kotlin(tmp_path_factory) -> list[str]:
+    """How to run the Kotlin runner and the app's store of models, compiled for a plain JVM."""
+    compiler, library = kotlin_compiler()
+    classes = tmp_path_factory.mktemp("kotlin")
+    sources = [KOTLIN / name for name in ("Json.kt", "Slimface.kt", "Golden.kt")]
+    sources.append(APPS / "android/app/src/main/kotlin/slimface/ModelStore.kt")
+    sources.append(Path(__file__).parent / "kotlin" / "Store.kt")
+    code, said = say(*compiler, "-Werror", "-cp", library, "-d", classes, *sources)
+    assert code == 0, said
+    return [compiler[0], *compiler[1:3], "-cp", os.pathsep.join([str(classes), str(library)])]
