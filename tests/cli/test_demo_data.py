@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from slimface.cli.demo_data import demo_data
-from slimface.data.widerface import read_widerface
+from slimface.data.source import WiderFace
 from slimface.errors import UsageError
 
 app = typer.Typer()
@@ -26,7 +26,7 @@ def test_both_splits_are_drawn_and_described(tmp_path: Path) -> None:
     root = tmp_path / "drawn"
     printed = json.loads(run(root, "--count", 3, "--val", 2, "--size", 96, "--json"))
     for row, (split, count) in zip(printed["splits"], (("train", 3), ("val", 2)), strict=True):
-        pictures = read_widerface(root, split)
+        pictures = WiderFace(root=str(root)).pictures(split)
         assert (row["split"], row["pictures"]) == (split, len(pictures)) == (split, count)
         assert row["faces"] == pictures.face_count
         assert row["fingerprint"] == pictures.fingerprint()

@@ -156,7 +156,7 @@ def test_nothing_to_look_at_ends_with_1(run, tmp_path, monkeypatch, asked):
     assert run(asked)[0] == 1
 
 
-@pytest.mark.parametrize("name", ["weights.pth", "weights.pt", "weights.pkl"])
+@pytest.mark.parametrize("name", ["weights.pth", "weights.pkl"])
 def test_a_pickled_model_is_refused(run, album, tmp_path, name):
     (tmp_path / name).write_bytes(b"\x80\x04.")
     code, _, err = run(album, "--model", tmp_path / name)

@@ -44,7 +44,7 @@ def test_a_budget_is_met_and_recorded(
     [
         (["--budget", "40% macs"], UsageError, "has a minus"),
         (["--budget", "-40% macs", "--rate", "0.3"], UsageError, "exclude each other"),
-        (["--budget", "-30% ms@onnxruntime:1t"], RecipeError, "needs a measurement"),
+        (["--budget", "-30% ms"], UsageError, "in which runtime"),
         (["--allocator", "uniformly"], RecipeError, "uniformly"),
         (["--importance", "l3"], RecipeError, "l3"),
         (["--rate", "1.5"], RecipeError, "rate"),

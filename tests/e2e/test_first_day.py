@@ -103,7 +103,7 @@ def test_from_a_recipe_to_a_measured_file(place: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (("run", "nothing.yaml"), 2, "Shipped with slimface"),
+        (("run", "nothing.yaml"), 2, "slimface run --list"),
         (("train", "eresfd", "--epochs", "0"), 2, "epochs"),
         (("prune", "eresfd", "--rate", "1.5"), 2, "rate"),
         (("detect", "nowhere.jpg"), 1, "nowhere.jpg"),

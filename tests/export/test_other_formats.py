@@ -236,7 +236,7 @@ def test_an_operation_that_ncnn_lacks_is_named(detector: Detector, tmp_path: Pat
 @pytest.mark.parametrize(
     ("kind", "package", "extra"),
     [("openvino", "openvino", "openvino"), ("ncnn", "pnnx", "ncnn"),
-     ("executorch", "executorch.exir", "executorch")],
+     ("executorch", "executorch", "executorch")],
 )  # fmt: skip
 def test_a_library_that_is_not_there_is_named_with_its_extra(
     kind: str, package: str, extra: str, detector: Detector, tmp_path: Path,

@@ -103,6 +103,11 @@ def candidates_of(study: "Study") -> list[Candidate]:
     return list(seen.values())
 
 
+def candidate_of(study: "Study", number: int) -> Candidate:
+    """Return a finished candidate, whichever process has put it forward, and when."""
+    return Candidate.of(study.get_trials(deepcopy=False)[number])
+
+
 def propose(study: "Study", space: Space, starts: list[Mapping[str, float]]) -> None:
     """Queue rates to be tried first, unless the study has been begun.
 

@@ -15,6 +15,7 @@ from slimface.compress.search.candidates import (
     Candidate,
     Course,
     Ground,
+    candidate_of,
     candidates_of,
     draw,
     propose,
@@ -210,7 +211,6 @@ class Search(Value):
         self, arena: Arena, study: "Study", candidates: list[Candidate]
     ) -> tuple[dict[int, float], dict[int, float]]:
         """Train and score the best; numbers of candidates -> loss, and -> average precision."""
-        by_number = {candidate.number: candidate for candidate in candidates}
         meeting = [one for one in candidates if _meets(arena.ground.surface, one)]
         best = [one.number for one in sorted(meeting, key=lambda one: one.loss)]
         track = arena.context.track
@@ -218,7 +218,8 @@ class Search(Value):
         if self.finals.trained:
             training = Round(
                 self._open("trained", arena.ground, arena.context),
-                lambda number: arena.train(by_number[number]),
+                # Another process may have queued one that was not finished a moment ago.
+                lambda number: arena.train(candidate_of(study, number)),
             )
             trained = training.run(best[: self.finals.trained], track, "training the best")
             best = sorted(trained, key=trained.__getitem__)
@@ -226,8 +227,7 @@ class Search(Value):
             return trained, {}
 
         def score(number: int) -> float:
-            candidate = by_number[number]
-            return arena.precision(arena.restored(candidate))
+            return arena.precision(arena.restored(candidate_of(study, number)))
 
         scoring = Round(self._open("verified", arena.ground, arena.context), score)
         return trained, scoring.run(best[: self.finals.verified], track, "scoring the best")
