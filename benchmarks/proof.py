@@ -41,6 +41,7 @@ def commands(wider: Path, scratch: Path) -> dict[str, list[list[str]]]:
         "short-training": [
             [*PYTHON, "benchmarks/short_training.py", "--out", str(scratch / "short")]
         ],
+        "runners": [[*PYTHON, "benchmarks/runners.py", "--scratch", str(scratch / "runners")]],
         "zoo-accuracy": [
             [*SLIMFACE, "evaluate", name, "--threads", "1"]
             for name in ("extd-32", "extd-48", "extd-64")

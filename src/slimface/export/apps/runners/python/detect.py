@@ -137,7 +137,8 @@ def resized(picture: np.ndarray, rows: int, columns: int) -> np.ndarray:
     lines = pixels[:, left] * (2048 - across) + pixels[:, right] * across
     down = down[:, None, None]
     mixed = lines[above] * (2048 - down) + lines[below] * down
-    return ((mixed + 2**21) >> 22).astype(np.uint8)
+    sized: np.ndarray = ((mixed + 2**21) >> 22).astype(np.uint8)
+    return sized
 
 
 def taps(before: int, after: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -166,7 +167,9 @@ def anchors_of(grid: dict[str, Any], height: int, width: int) -> np.ndarray:
         )
         parts.append(np.stack([x, y, size, size * grid["height_per_width"]], -1).reshape(-1, 4))
     anchors = np.concatenate(parts).astype(np.float32)
-    return np.clip(anchors, 0, [width, height] * 2) if grid["clip"] else anchors
+    if grid["clip"]:
+        np.clip(anchors, 0, [width, height] * 2, out=anchors)
+    return anchors
 
 
 def read(

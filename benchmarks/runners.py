@@ -1,0 +1,127 @@
+"""Every runner of a bundle, built and run on its golden picture, for real networks.
+
+    python benchmarks/runners.py --scratch /tmp/runners
+
+Needs the published weights; what a machine lacks (a compiler, npm, a JVM with Kotlin) is named and
+left out. C++ is built twice, without an engine and with OpenVINO, whose package brings the headers.
+"""
+
+import argparse
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+MODELS = ("eresfd", "retinaface-mobilenet025", "extd-32")
+NODE = "onnxruntime-node@1.30.0"
+
+
+def main() -> int:
+    """Print a line for each network and runner; return how many failed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scratch", type=Path, required=True)
+    parser.add_argument("--models", nargs="*", default=MODELS)
+    asked = parser.parse_args()
+    asked.scratch.mkdir(parents=True, exist_ok=True)
+    bundles = [bundled(model, asked.scratch) for model in asked.models]
+    failed = 0
+    for name, prove in runners(asked.scratch, bundles[0]):
+        for bundle in bundles:
+            done = prove(bundle)
+            print(f"{bundle.name}: {name}: {'passed' if done.returncode == 0 else 'FAILED'}")
+            if done.returncode:
+                print(done.stdout, done.stderr)
+            failed += done.returncode != 0
+    return failed
+
+
+def bundled(model: str, scratch: Path) -> Path:
+    """Make and verify a bundle."""
+    folder = scratch / model
+    slimface = Path(sys.executable).with_name("slimface")
+    run(slimface, "-q", "export", model, "--format", "bundle", "--no-measure", "--out", folder)
+    print(run(slimface, "verify", folder).stdout)
+    return folder
+
+
+Prove = Callable[[Path], "subprocess.CompletedProcess[str]"]
+
+
+def runners(scratch: Path, bundle: Path) -> Iterator[tuple[str, Prove]]:
+    """Build each runner and yield its name and how to run it on a bundle."""
+    sources = bundle / "runners"
+    python = sources / "python" / "detect.py"
+    yield (
+        "Python, ONNX Runtime",
+        lambda one: run(sys.executable, python, "--golden", "--bundle", one, check=False),
+    )
+    if shutil.which("cmake"):
+        openvino = importlib.util.find_spec("openvino")
+        engine = []
+        if openvino and openvino.origin:
+            cmake = Path(openvino.origin).parent / "cmake"
+            engine = ["-DENGINE=openvino", f"-DOpenVINO_DIR={cmake}"]
+        build = scratch / "build"
+        run("cmake", "-S", sources / "cpp", "-B", build, *engine)
+        run("cmake", "--build", build)
+        yield "C++, golden tensors", lambda one: run(build / "golden", one, check=False)
+        if engine:
+            yield (
+                "C++, OpenVINO",
+                lambda one: run(build / "detect", one, "--golden", check=False),
+            )
+    else:
+        print("C++: left out, no cmake on this machine")
+    if shutil.which("npm"):
+        # Its install script would fetch what only graphics chips need.
+        node = scratch / "node"
+        shutil.copytree(sources / "js", node, dirs_exist_ok=True)
+        run("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", NODE, cwd=node)
+        yield (
+            "JavaScript, ONNX Runtime",
+            lambda one: run("node", node / "detect.mjs", "--golden", one, check=False),
+        )
+    else:
+        print("JavaScript: left out, no npm on this machine")
+    kotlin = kotlin_of(scratch, sources / "kotlin")
+    if kotlin:
+        yield (
+            "Kotlin, golden tensors",
+            lambda one: run(*kotlin, "slimface.GoldenKt", one, check=False),
+        )
+    else:
+        print("Kotlin: left out; default-jdk-headless and kotlin-jupyter-kernel bring it")
+
+
+def kotlin_of(scratch: Path, sources: Path) -> list[str]:
+    """Compile the Kotlin runner; return how to run it, or nothing where there is no compiler."""
+    kernel = importlib.util.find_spec("run_kotlin_kernel")
+    if not shutil.which("java") or kernel is None or kernel.origin is None:
+        return []
+    jars = Path(kernel.origin).parent / "jars"
+    library = str(next(jars.glob("kotlin-stdlib-*.jar")))
+    classes = str(scratch / "kotlin")
+    compiler = "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"
+    names = ("Json.kt", "Slimface.kt", "Golden.kt")
+    path = os.pathsep.join(map(str, jars.glob("*.jar")))
+    options = ("-no-stdlib", "-no-reflect", "-cp", library, "-d", classes)
+    run("java", "-cp", path, compiler, *options, *(sources / name for name in names))
+    return ["java", "-cp", os.pathsep.join([classes, library])]
+
+
+def run(
+    *words: object, check: bool = True, cwd: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run a program."""
+    command = [str(word) for word in words]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+if __name__ == "__main__":
+    sys.exit(main())
