@@ -13,7 +13,9 @@ QAT = Terms(frozenset({FLOAT}), takes=frozenset({FLOAT}))
 FOLD = Terms(takes=frozenset({NORMS}))
 EXPORT = Terms(leaves=frozenset({FILE}), changes=False)
 MEASURE = Terms(frozenset({FILE}), changes=False)
+WRITE = Terms(leaves=frozenset({FILE}), changes=False, final=True)
 NAMES = {
+    "write": WRITE,
     "train": TRAIN, "prune": PRUNE, "zero": ZERO, "shrink": SHRINK, "qat": QAT, "fold": FOLD,
     "export": EXPORT, "measure": MEASURE,
 }  # fmt: skip
@@ -32,6 +34,7 @@ def walk(text: str, *, learnt: bool = True) -> None:
         "zero shrink train fold",
         "zero prune shrink",
         "export measure",
+        "write prune write measure",
     ],
 )
 def test_an_order_that_makes_sense_passes(order: str) -> None:
@@ -54,6 +57,8 @@ def test_an_order_that_makes_sense_passes(order: str) -> None:
         ("measure", "no step before it exports", "Put an export step before it"),
         ("measure export", "no step before it exports", r"Move step 1 behind step 2 \(export\)"),
         ("export prune measure", r"step 2 \(prune\) has made another", "Put an export step betw"),
+        ("write prune", r"step 2 \(prune\) makes another", r"Move step 1 behind step 2 \(prune\)"),
+        ("write prune train export", "makes another one", r"Move step 1 behind step 3 \(train\)"),
         ("export prune measure export", r"Step 3 \(measure\)", r"Move step 3 behind step 4"),
     ],
 )  # fmt: skip

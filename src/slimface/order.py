@@ -97,6 +97,9 @@ class Terms:
     changes: bool = True
     """Whether the model comes out as another one; false: it is only measured, or written."""
 
+    final: bool = False
+    """Whether what it writes is meant to be of the finished model."""
+
     def __or__(self, other: "Terms") -> "Terms":
         """Return the terms of a step that does both in one."""
         return Terms(
@@ -105,6 +108,7 @@ class Terms:
             takes=self.takes | other.takes,
             tasks=self.tasks & other.tasks,
             changes=self.changes or other.changes,
+            final=self.final or other.final,
         )
 
 
@@ -140,7 +144,20 @@ def check(steps: Sequence[Placed], start: States) -> States:
         for need in sorted(step.terms.needs - state, key=lambda one: one.name):
             raise _misplaced(step, need, steps[:at], steps[at + 1 :], start)
         state = _after(state, step.terms)
+    _check_finals(steps)
     return state
+
+
+def _check_finals(steps: Sequence[Placed]) -> None:
+    """Refuse what is written for good of a model that is changed once more."""
+    written = next((one for one in reversed(steps) if one.terms.final), None)
+    later = [one for one in steps if written and one.number > written.number and one.terms.changes]
+    if written is None or not later:
+        return
+    raise RecipeError(
+        f"S{str(written)[1:]} writes the finished model, and {later[0]} makes another one of it "
+        f"afterwards.\nMove step {written.number} behind {later[-1]}."
+    )
 
 
 def _after(state: States, terms: Terms) -> States:

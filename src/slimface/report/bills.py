@@ -51,7 +51,7 @@ def sources(run: Run) -> list[str]:
         notes.append("Memory: the peak of the whole run until then, not of the step alone.")
     again = [entry for entry in lineage.steps(run) if _attempts(entry) > 1]
     notes += [
-        f"Step {entry.step} was interrupted and went on; its {_attempts(entry)} attempts are added "
+        f"Step {entry.step} was interrupted and went on; its {_attempts(entry):g} attempts are added "
         "up."
         for entry in again
     ]
@@ -86,8 +86,8 @@ def _bill(run: Run, entry: Entry, quality: str) -> Bill:
     return Bill(
         step=entry.step,
         title=lineage.title(run, entry),
-        took=_said(quantities.duration, record.get("seconds")),
-        processor=_said(quantities.duration, record.get("processor_seconds")),
+        took=_said(quantities.duration, spent.get("seconds")),
+        processor=_said(quantities.duration, spent.get("processor_seconds")),
         memory=_said(quantities.size, spent.get("peak_bytes")),
         energy=_said(_energy, spent.get("joules")),
         parameters=_change(before, after, "parameters", quantities.count) if changed else "",

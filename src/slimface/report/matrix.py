@@ -37,6 +37,23 @@ _PAGE = """<!doctype html>
 """
 
 
+def terse(matrix: Matrix) -> tuple[list[list[str]], list[list[str]]]:
+    """Return the cells as two tables that fit a terminal: what is found and when; and the costs.
+
+    Only the figure of the hardest subset is in them, and a cell without figures is not.
+    """
+    first, second = [], []
+    for cell in matrix.cells:
+        if cell.benchmark is None:
+            continue
+        model, runtime, precision, place, _, *times, size, memory, start = _row(cell)
+        name = [model, f"{runtime} {precision}", place]
+        ap = cell.quality.headline if cell.quality else None
+        first.append([*name, "" if ap is None else quantities.points(ap), *times])
+        second.append([*name, size, memory, start])
+    return first, second
+
+
 def rows(matrix: Matrix) -> list[list[str]]:
     """Return the cells as people read them, in the order of ``COLUMNS``."""
     return [_row(cell) for cell in matrix.cells]
@@ -155,7 +172,7 @@ def _figure(cells: Sequence[Cell], sides: str, threads: int) -> Html:
     series, keys = [], []
     names = list(dict.fromkeys(cell.runtime for cell in cells))
     for i, runtime in enumerate(names):
-        own = [cell for cell in cells if cell.runtime == runtime and (_up(cell) or not has_ap)]
+        own = [c for c in cells if c.runtime == runtime and (c.quality or not has_ap)]
         points = [(_ms(cell), _up(cell) if has_ap else _kilobytes(cell)) for cell in own]
         if not points:
             continue

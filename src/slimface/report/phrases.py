@@ -96,6 +96,10 @@ def _export(settings: Settings, records: Sequence[Entry]) -> str:
     return f"exported to {format_name(named or mapping(settings.get('format')).get('kind'))}"
 
 
+def _quantize(settings: Settings, records: Sequence[Entry]) -> str:
+    return f"quantised to eight bits for {settings.get('runtime', 'a runtime')}"
+
+
 PHRASES: Mapping[str, Phrase] = {
     "train": _train,
     "train_net": _train_net,
@@ -110,6 +114,7 @@ PHRASES: Mapping[str, Phrase] = {
     "soft_search": _soft_search,
     "shrink": _shrink,
     "pseudo_label": _pseudo_label,
+    "quantize": _quantize,
     "evaluate": _nothing,
     "export": _export,
     "benchmark": _nothing,
