@@ -8,6 +8,7 @@ from pathlib import Path
 from slimface.deploy.classify import ClassPipeline
 from slimface.deploy.pipeline import Pipeline
 from slimface.deploy.runtimes import RUNTIMES, open_any_file, open_exported
+from slimface.deploy.runtimes.bundle import bundled
 from slimface.deploy.runtimes.cascade import is_cascade, open_cascade
 from slimface.errors import CheckpointError, MissingError, UsageError
 
@@ -32,8 +33,8 @@ def load(
 
     Args:
         source: A name of the zoo (``eresfd``; see ``slimface zoo``), a ``.safetensors``
-            checkpoint, or an exported file (``.onnx``; a cascade: its folder). Exported files need
-            no torch. ``mtcnn,rnet=FILE`` is a cascade with another net.
+            checkpoint, or an exported file (``.onnx``; a cascade: its folder; a bundle: its first
+            file). Exported files need no torch. ``mtcnn,rnet=FILE`` is a cascade with another net.
         threads: Threads to compute with; None leaves it to the runtime.
         device: Where torch computes; exported files run on the processor.
         progress: Told how a download goes, where weights of the zoo are not here yet.
@@ -45,7 +46,7 @@ def load(
     """
     if COMPOSED.search(str(source)):
         return _load_with_torch(str(source), threads, device, progress)
-    path = Path(source)
+    path = bundled(Path(source))
     suffix = path.suffix.lower()
     folder = is_cascade(path)
     if suffix in RUNTIMES or folder:
@@ -81,7 +82,7 @@ def load_any(
     progress: Progress | None = None,
 ) -> Pipeline | ClassPipeline:
     """Open a detector or a classifier, whichever it is; arguments and errors as for ``load``."""
-    path = Path(source)
+    path = bundled(Path(source))
     suffix = path.suffix.lower()
     if suffix in RUNTIMES and device == "cpu" and not is_cascade(path):
         return open_any_file(path, threads=threads)

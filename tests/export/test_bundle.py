@@ -263,3 +263,15 @@ def test_a_cascade_is_bundled_whole(tmp_path, weights_root):
     assert not (tmp_path / "bundle" / "runners").exists()
     nets = tmp_path / "bundle" / "models" / "onnx"
     assert read_spec((nets / "spec.json").read_bytes(), where="").task == "cascade"
+
+
+def test_a_bundle_opens_as_its_first_file(made, bundle, pictures):
+    from slimface.loading import load, load_any
+
+    _, picture = pictures[0]
+    wanted = load(made / ONNX).detect(picture)
+    for opened in (load(made), load_any(made)):
+        np.testing.assert_array_equal(opened.detect(picture).boxes, wanted.boxes)
+    (bundle / "spec.json").write_text('{"files": [], "version": 99}')
+    with pytest.raises(CheckpointError, match="version 99"):
+        load(bundle)
