@@ -72,10 +72,13 @@ def _reason(chosen: Cell, every: Sequence[Cell], best: float | None) -> str:
         f"{chosen.runtime}, {chosen.precision}: {_ms(chosen):.2f} ms, {_bytes(chosen):,} bytes"
     ]
     if best is not None:
-        words.append(f"AP {100 * _ap(chosen):.1f} (best of its files {100 * best:.1f})")
+        words.append(f"AP {100 * _ap(chosen):.1f} (the best of its files {100 * best:.1f})")
     slowest = max(every, key=_ms)
-    if slowest is not chosen:
-        words.append(f"{_ms(slowest) / _ms(chosen):.1f} times as fast as {slowest.runtime}")
+    if _ms(slowest) > _ms(chosen) * (1 + EQUAL):
+        words.append(
+            f"{_ms(slowest) / _ms(chosen):.1f} times as fast as {slowest.runtime}, "
+            f"{slowest.precision}"
+        )
     return ", ".join(words)
 
 

@@ -73,9 +73,16 @@ def _read_yunet(tensors: Mapping[str, Floats], shape: tuple[int, ...]) -> Decode
 
 
 def _read_ultra_light(tensors: Mapping[str, Floats], shape: tuple[int, ...]) -> DecodedFaces:
+    scores = tensors["scores"]
+    if scores.ndim != 3 or scores.shape[2] != 2:
+        raise CheckpointError(
+            f"Its output 'scores' has shape {scores.shape}: no scores of two classes, as "
+            "Ultra-Light has.\nMeasure a file of YuNet or Ultra-Light, or one that slimface "
+            "exported."
+        )
     height, width = shape[2:]
     sides = np.asarray([width, height, width, height], dtype=np.float32)
-    return DecodedFaces(np.ascontiguousarray(tensors["scores"][..., 1]), tensors["boxes"] * sides)
+    return DecodedFaces(np.ascontiguousarray(scores[..., 1]), tensors["boxes"] * sides)
 
 
 @dataclass(frozen=True, slots=True)

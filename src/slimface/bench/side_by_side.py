@@ -6,15 +6,18 @@ that one? ``slimface.bench.latency`` answers it for whole detections, with a pro
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from slimface.core.spec import DetectorSpec
-from slimface.deploy.pipeline import Network
+from slimface.deploy.classify import ClassPipeline
+from slimface.deploy.media import Picture
 from slimface.deploy.preprocess import Normaliser
 from slimface.deploy.runtimes import open_exported
+from slimface.loading import load_any
 
 Floats = npt.NDArray[np.float64]
 
@@ -58,20 +61,47 @@ def network_ms(
     contestants = []
     for file in files:
         pipeline = open_exported(file, threads=threads)
-        contestants.append((pipeline.network, _picture(pipeline.spec, height, width)))
+        images = _picture(pipeline.spec, height, width)
+        contestants.append(partial(pipeline.network, images))
     now = clock(threads)
-    least = [[_turn(*one, now, runs) for one in contestants] for _ in range(rounds)]
+    least = [[_turn(one, now, runs) for one in contestants] for _ in range(rounds)]
     middle: Floats = np.median(np.array(least), axis=0) * 1e3
     return middle
 
 
-def _turn(
-    network: Network, images: npt.NDArray[np.float32], now: Callable[[], float], runs: int
-) -> float:
+def detection_ms(
+    files: Sequence[str | Path], picture: Picture, *, rounds: int = 9, runs: int = 5
+) -> list[float]:
+    """Return the milliseconds of the processor that each exported file takes for one picture.
+
+    From pixels to faces or classes, with one thread: for cascades and classifiers, too. The files
+    take turns, as for ``network_ms``.
+
+    Args:
+        files: Exported files, or folders of cascades, of any runtime.
+        picture: What they look at.
+        rounds: Turns of each file.
+        runs: Runs of each turn that count.
+
+    Raises:
+        MissingError, CheckpointError: A file cannot be opened.
+    """
+    calls = []
+    for file in files:
+        opened = load_any(file, threads=1)
+        look = opened.classify if isinstance(opened, ClassPipeline) else opened.detect
+        calls.append(partial(look, picture))
+    now = clock(1)
+    least = [[_turn(call, now, runs) for call in calls] for _ in range(rounds)]
+    middle: list[float] = (np.median(np.array(least), axis=0) * 1e3).tolist()
+    return middle
+
+
+def _turn(call: Callable[[], object], now: Callable[[], float], runs: int) -> float:
     best = np.inf
     for run in range(WARM_UP + runs):
         start = now()
-        network(images)
+        call()
         if run >= WARM_UP:
             best = min(best, now() - start)
     return float(best)

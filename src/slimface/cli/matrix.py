@@ -70,12 +70,16 @@ def write(matrix: "Matrix", places: Sequence[Path]) -> None:
 
 
 def show(matrix: "Matrix") -> None:
-    """Print one table, why cells are empty, and what to ship."""
-    from slimface.report.matrix import COLUMNS, notes, rows
+    """Print two tables, what to ship, and why cells are empty."""
+    from slimface.report.matrix import notes, terse
 
     stamps = {cell.quality.stamp for cell in matrix.cells if cell.quality}
-    title = "Whole detections" + (f", AP by protocol {', '.join(sorted(stamps))}" if stamps else "")
-    print_table(title, COLUMNS, rows(matrix))
+    title = "Milliseconds of a whole detection"
+    title += f", AP by protocol {', '.join(sorted(stamps))}" if stamps else ""
+    what = ["model", "in", "input"]
+    first, second = terse(matrix)
+    print_table(title, [*what, "AP", "median", "p10-p90"], first)
+    print_table("File, memory, start (ms)", [*what, "file", "memory", "start"], second)
     for line in (*matrix.advice.ship, *matrix.advice.remarks, *notes(matrix)):
         diary.print(str(line), markup=False)
 
