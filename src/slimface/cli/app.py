@@ -28,6 +28,7 @@ from slimface.cli.export import export
 from slimface.cli.parity import parity
 from slimface.cli.profile import profile
 from slimface.cli.prune import prune
+from slimface.cli.quantize import quantize
 from slimface.cli.report import report
 from slimface.cli.run import run_command
 from slimface.cli.search import search
@@ -87,6 +88,7 @@ app.command("compare")(compare)
 app.command("prune")(prune)
 app.command("shrink")(shrink)
 app.command("search")(search)
+app.command("quantize")(quantize)
 app.command("profile")(profile)
 app.command("export")(export)
 app.command("parity")(parity)

@@ -10,6 +10,7 @@ from slimface.core.value import Value
 from slimface.data.folders import ClassSource
 from slimface.deploy.pipeline import Predictor
 from slimface.deploy.runtimes import open_class_file, open_exported
+from slimface.deploy.runtimes.cascade import is_cascade, open_cascade
 from slimface.errors import RecipeError, UsageError
 from slimface.evaluate.accuracy import accuracy
 from slimface.evaluate.evaluator import evaluate
@@ -87,7 +88,8 @@ class Evaluate(Value):
     def _predictor(self, detector: Detector, context: Context) -> Predictor:
         if self.of == "model":
             return pipeline(detector, name=detector.spec.name, device=context.device)
-        return open_exported(self._file(context))
+        file = self._file(context)
+        return open_cascade(file) if is_cascade(file) else open_exported(file)
 
     def _file(self, context: Context) -> Path:
         if not context.exported:

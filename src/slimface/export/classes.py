@@ -10,6 +10,7 @@ from pydantic import Field
 
 from slimface.core.value import Value
 from slimface.data.drawn_breeds import draw_head, looks_of
+from slimface.deploy.classify import ClassPipeline
 from slimface.deploy.pipeline import Picture
 from slimface.deploy.runtimes import open_class_file
 from slimface.errors import ParityError, UsageError
@@ -96,7 +97,12 @@ def export_classifier(
     with together(path) as part:
         # Formats take any module that they can trace, with a spec.
         form.write(classifier, part, provenance=provenance)  # type: ignore[arg-type]
-        report = _compared(classifier, part, form, drawn_heads() if pictures is None else pictures)
+        report = compared(
+            class_pipeline(copy.deepcopy(classifier)),
+            open_class_file(part),
+            drawn_heads() if pictures is None else pictures,
+            precision=form.precision,
+        )
         if not report.agrees:
             raise ParityError(
                 f"{path.name} is not {classifier.spec.name}: {report.explain()}.\n"
@@ -111,14 +117,28 @@ def drawn_heads() -> Iterator[tuple[str, Picture]]:
         yield f"head {i}", draw_head(looks_of(i % 16, 0), np.random.default_rng((11, i)), 96)
 
 
-def _compared(
-    classifier: Classifier, path: Path, form: Form, pictures: Iterable[tuple[str, Picture]]
+def compared(
+    reference: ClassPipeline,
+    candidate: ClassPipeline,
+    pictures: Iterable[tuple[str, Picture]],
+    *,
+    precision: str = "float32",
 ) -> ClassParity:
-    ours, theirs = class_pipeline(copy.deepcopy(classifier)), open_class_file(path)
+    """Compare what two classifiers answer.
+
+    Args:
+        reference: The side that is right.
+        candidate: The side that is checked.
+        pictures: Names and pictures.
+        precision: What the candidate can be held to.
+
+    Raises:
+        UsageError: There is no picture.
+    """
     count = same = 0
     apart = 0.0
     for _, picture in pictures:
-        first, second = ours.classify(picture), theirs.classify(picture)
+        first, second = reference.classify(picture), candidate.classify(picture)
         count += 1
         # Two classes may be equally likely, as they are to a classifier that has learnt nothing.
         tie = float(first.scores[first.label] - first.scores[second.label])
@@ -126,7 +146,7 @@ def _compared(
         apart = max(apart, float(np.abs(first.scores - second.scores).max()))
     if not count:
         raise UsageError("There is no picture to compare on.\nName a folder that holds some.")
-    tolerance, least = TOLERANCES[form.precision]
+    tolerance, least = TOLERANCES[precision]
     return ClassParity(
         pictures=count,
         same_class=same,

@@ -1,0 +1,143 @@
+"""``slimface quantize``: a file of eight bits, run where it will run, and what it cost."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from slimface.cli.console import diary, print_json, print_table, track
+from slimface.cli.run import DataOption, JsonOption, source_of
+from slimface.errors import UsageError
+
+if TYPE_CHECKING:
+    from slimface.compress.quantize.ptq import Quantized
+    from slimface.compress.quantize.side import SideBySide
+
+
+def quantize(
+    model: Annotated[
+        str, typer.Argument(help="Name of the zoo, checkpoint, or exported float .onnx file.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The file.  [default: the model's name and -int8, here]")
+    ] = None,
+    data: DataOption = "drawn",
+    runtime: Annotated[
+        str, typer.Option(help="onnxruntime (QDQ, also for OpenVINO and OpenCV), openvino.")
+    ] = "onnxruntime",
+    ranges: Annotated[
+        str, typer.Option(help="best (measured), minmax, percentile, mse, entropy.")
+    ] = "best",
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="Layers to leave in float32, by comma: auto, stem, heads, none, parts of names."
+        ),
+    ] = "auto",
+    sqnr: Annotated[
+        float | None,
+        typer.Option(min=0, max=60, help="Decibels that auto aims at.  [default: 12]"),
+    ] = None,
+    reduce_range: Annotated[
+        bool, typer.Option("--reduce-range", help="Weights of 7 bits: x86 without VNNI.")
+    ] = False,
+    pictures: Annotated[int, typer.Option(min=1, help="Pictures to calibrate on.")] = 32,
+    compared: Annotated[int, typer.Option(min=1, help="Pictures to compare on.")] = 20,
+    json: JsonOption = False,
+) -> None:
+    """Write MODEL in eight bits, run the file, and say what it cost and what it bought."""
+    import tempfile
+
+    from slimface.compress.quantize.export import spread, write_float
+    from slimface.compress.quantize.ptq import SUFFIXES
+    from slimface.compress.quantize.ptq import quantize as quantize_file
+    from slimface.compress.quantize.settings import Quantization
+    from slimface.compress.quantize.side import agreement, speed
+    from slimface.deploy.runtimes.cascade import is_cascade
+
+    asked: dict[str, Any] = {
+        "runtime": runtime,
+        "ranges": ranges,
+        "keep": tuple(part.strip() for part in keep.split(",") if part.strip()),
+        "reduce_range": reduce_range,
+        **({} if sqnr is None else {"sqnr_db": sqnr}),
+    }
+    settings = Quantization.parse(asked, where="slimface quantize")
+    source = source_of(data)
+    with ExitStack() as stack:
+        file = Path(model)
+        if not (file.suffix == ".onnx" or is_cascade(file)):
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            file = write_float(_opened(model), scratch)
+        suffix = "" if is_cascade(file) else SUFFIXES[settings.runtime]
+        path = out or Path(f"{Path(model.partition(',')[0]).stem}-int8{suffix}")
+        if path.resolve() == file.resolve():
+            raise UsageError(f"{path} is the float file itself.\nChoose another --out.")
+        seen = track(spread(source, "train", pictures), "calibrating", total=pictures)
+        found = quantize_file(file, path, settings, seen, track=track)
+        shown = list(spread(source, _unseen(source), compared))
+        report = agreement(file, path, track(shown, f"running {path.name}"))
+        times = speed(file, path, shown[0][1])
+    if json:
+        print_json(
+            {
+                "file": str(path),
+                "quantized": found.model_dump(mode="json"),
+                "parity": report.model_dump(mode="json"),
+                "times": times.model_dump(mode="json") | {"slower": times.slower},
+            }
+        )
+    else:
+        _show(str(path), found, report.explain(), times)
+    if times.slower:
+        diary.print(
+            f"[bold yellow]Warning:[/] on this machine eight bits are slower: {times.explain()}.\n"
+            "Smaller it is. Another --runtime, or --keep stem,auto may be faster; on other "
+            "processors measure again with: slimface benchmark FLOAT INT8",
+            soft_wrap=True,
+        )
+
+
+def _unseen(source: Any) -> str:
+    """The split to compare on: not that which is calibrated on."""
+    from slimface.data.folders import ClassSource
+
+    return "test" if isinstance(source, ClassSource) else "val"
+
+
+def _opened(model: str) -> Any:
+    from slimface.loading import COMPOSED
+    from slimface.model.cascade import open_composed
+    from slimface.model.checkpoint import load_checkpoint
+
+    if COMPOSED.search(model):
+        return open_composed(model)[0]
+    if Path(model).suffix == ".safetensors":
+        return load_checkpoint(Path(model)).network
+    from slimface.cli.opening import open_model
+
+    opened = open_model(model)
+    network: Any = getattr(opened.network, "detector", None)
+    if network is None:
+        raise UsageError(
+            f"{model} is exported already, and not to ONNX.\n"
+            "Name the checkpoint it was exported from, its .onnx file, or a model of the zoo."
+        )
+    return network
+
+
+def _show(path: str, found: "Quantized", agreement: str, times: "SideBySide") -> None:
+    rows = [
+        ("file, bytes", f"{found.float_bytes:,}", f"{found.bytes:,}"),
+        ("one picture, ms", f"{times.float_ms:.2f}", f"{times.ms:.2f}"),
+    ]
+    lines = [agreement.partition("\n")[0]]
+    for one in found.networks:
+        what = f"{one.name}: " if one.name else ""
+        kept = f"; in float32 stay {', '.join(one.kept)}" if one.kept else ""
+        lines.append(
+            f"{what}{one.layers - len(one.kept)} of {one.layers} layers in eight bits, signal "
+            f"over noise {one.sqnr_db:.1f} dB{kept}"
+        )
+    print_table(path, ("", "float32", "int8"), rows, caption="\n".join(lines))

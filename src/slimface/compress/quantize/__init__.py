@@ -1,0 +1,1 @@
+"""Quantize: eight bits that a public runtime really computes with."""

@@ -1,0 +1,246 @@
+"""Post-training quantisation: a float file and pictures in, a file of eight bits out."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from slimface.compress.quantize import openvino
+from slimface.compress.quantize.calibrate import WHOLE, shown_to_networks
+from slimface.compress.quantize.qdq import Graph, How, short
+from slimface.compress.quantize.ranges import Method
+from slimface.compress.quantize.sensitive import Noise, Sensitivity, best_way, to_keep
+from slimface.compress.quantize.settings import Quantization, told
+from slimface.core.faces import Floats
+from slimface.core.spec import CASCADE_NETS
+from slimface.core.value import Value
+from slimface.deploy.media import Picture
+from slimface.deploy.runtimes.cascade import SPEC_FILE, is_cascade
+from slimface.errors import UsageError
+from slimface.export.onnx import shorten_
+from slimface.files import beside_folder, bytes_of, together
+from slimface.loading import load_any
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".xml"}
+
+
+def _no_bar(items: Iterable[Any], description: str, total: int | None = None) -> Iterable[Any]:
+    return items
+
+
+class QuantizedNetwork(Value):
+    """What became of one network."""
+
+    name: str
+    """Empty for the one network of a model that is no cascade."""
+
+    layers: int = Field(ge=0)
+    """Layers that there are."""
+
+    kept: tuple[str, ...] = ()
+    """Those that stayed in float32."""
+
+    unsuited: tuple[str, ...] = ()
+    """Layers that the runtime has no integer kernel for; they stayed in float32, too."""
+
+    ranges: Method
+    equalised: bool
+    corrected: bool
+    sqnr_db: float
+    """Signal over noise of the output that suffers most, in decibels."""
+
+    sensitivity: tuple[Sensitivity, ...] = ()
+    """What each layer costs alone, where it was measured."""
+
+
+class Quantized(Value):
+    """What became of a model."""
+
+    settings: Quantization
+    pictures: int = Field(gt=0)
+    """Pictures that were calibrated on."""
+
+    networks: tuple[QuantizedNetwork, ...]
+    float_bytes: int
+    bytes: int
+
+    def explain(self) -> str:
+        """Return the finding in a sentence for people."""
+        layers = sum(one.layers for one in self.networks)
+        kept = sum(len(one.kept) for one in self.networks)
+        worst = min(one.sqnr_db for one in self.networks)
+        return (
+            f"{layers - kept} of {layers} layers in eight bits, {self.float_bytes:,} bytes became "
+            f"{self.bytes:,} ({self.float_bytes / self.bytes:.2f} times smaller), signal over "
+            f"noise {worst:.1f} dB"
+        )
+
+
+def quantize(
+    source: Path,
+    out: Path,
+    settings: Quantization,
+    pictures: Iterable[tuple[str, Picture]],
+    *,
+    track: Callable[..., Iterable[Any]] = _no_bar,
+) -> Quantized:
+    """Write a float ONNX file, or the folder of an exported cascade, in eight bits.
+
+    Args:
+        source: What ``slimface export`` wrote, in float32.
+        out: The file, or the folder, to write; what is there is replaced at the very end.
+        settings: How.
+        pictures: Names and pictures as the device will see them; a few dozen will do.
+        track: ``track(items, description, total=...)`` may draw a bar.
+
+    Raises:
+        UsageError: There is no picture, nothing can be quantised, no layer has the name of one to
+            keep, or ``out`` has another suffix than the runtime's files.
+        MissingError: ``source`` or a package is not there.
+        DataError: A picture is damaged.
+    """
+    suffix = SUFFIXES[settings.runtime]
+    whole = not is_cascade(source)
+    if whole and (source.suffix != ".onnx" or out.suffix != suffix):
+        wrong = source if source.suffix != ".onnx" else out
+        raise UsageError(
+            f"{wrong}: a float .onnx file becomes a {suffix} file.\n"
+            "Export the model to ONNX first, and name the result so."
+        )
+    listed = list(pictures)
+    shown = shown_to_networks(load_any(source, threads=1), listed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    found: list[QuantizedNetwork] = []
+    with together(out) if whole else beside_folder(out) as part:
+        for name, inputs in shown.items():
+            given, target = (source, part) if whole else _net(source, part, name, suffix)
+            found.append(_one(name, given, target, settings, inputs, track))
+        if not whole:
+            (part / SPEC_FILE).write_bytes((source / SPEC_FILE).read_bytes())
+    return Quantized(
+        settings=settings,
+        pictures=len(listed),
+        networks=tuple(found),
+        float_bytes=bytes_of(source),
+        bytes=model_bytes(out),
+    )
+
+
+def model_bytes(path: Path) -> int:
+    """Return the bytes of a model file and of the weights beside it."""
+    beside = path.with_suffix(".bin")
+    return bytes_of(path) + (bytes_of(beside) if path.suffix == ".xml" else 0)
+
+
+def _net(source: Path, part: Path, name: str, suffix: str) -> tuple[Path, Path]:
+    assert name in CASCADE_NETS
+    given = source / f"{name}.onnx"
+    if not given.is_file():
+        raise UsageError(
+            f"{source} has no {given.name}.\nOnly cascades exported to ONNX can be quantised."
+        )
+    return given, part / f"{name}{suffix}"
+
+
+def _one(
+    name: str,
+    source: Path,
+    target: Path,
+    settings: Quantization,
+    inputs: Sequence[Floats],
+    track: Callable[..., Iterable[Any]],
+) -> QuantizedNetwork:
+    import onnx
+
+    model = onnx.load(source)
+    plain = Graph(model)
+    plain.look(inputs)
+    graphs = {
+        even: plain.equalised(inputs) if even else plain
+        for even in (False, True)
+        if settings.equalise in (None, even)
+    }
+    noise = Noise(plain, inputs)
+    graph, how, even = best_way(graphs, noise, settings)
+    kept, ranking = _kept(graph, noise, how, settings, track, whole=name == WHOLE)
+    rest = [layer for layer in graph.layers if layer not in kept]
+    if graph.unsuited:
+        log.warning("%s: these stay in float32: %s", source.name, ", ".join(graph.unsuited))
+    if settings.runtime == "openvino":
+        openvino.write(graph.model, kept, inputs, target, settings)
+        db = openvino.sqnr_db(noise, target)
+    else:
+        made = graph.quantized(rest, how)
+        db = noise.sqnr_db(made)
+        _finish_(made, model, settings)
+        target.write_bytes(made.SerializeToString())
+    return QuantizedNetwork(
+        name=name,
+        layers=len(graph.layers),
+        kept=tuple(short(layer) for layer in graph.layers if layer in kept),
+        unsuited=graph.unsuited,
+        ranges=how.ranges,
+        equalised=even,
+        corrected=how.correct,
+        sqnr_db=round(db, 2),
+        sensitivity=tuple(ranking),
+    )
+
+
+def _kept(
+    graph: Graph,
+    noise: Noise,
+    how: How,
+    settings: Quantization,
+    track: Callable[..., Iterable[Any]],
+    *,
+    whole: bool,
+) -> tuple[set[str], list[Sensitivity]]:
+    """Layers that stay in float32, and what each layer costs where it was measured."""
+    kept: set[str] = set()
+    ranking: list[Sensitivity] = []
+    for wish in settings.keep:
+        if wish == "auto":
+            loud, ranking = to_keep(graph, noise, how, settings.sqnr_db, track=track)
+            kept |= set(loud)
+        elif wish == "stem":
+            kept.add(graph.layers[0])
+        elif wish == "heads":
+            kept |= set(graph.heads)
+        elif wish != "none":
+            kept |= _named(graph, wish, whole)
+    if len(kept) == len(graph.layers):
+        raise UsageError(
+            "All layers are to stay in float32; nothing is left to quantise.\nKeep fewer of them."
+        )
+    return kept, ranking
+
+
+def _named(graph: Graph, wish: str, whole: bool) -> set[str]:
+    found = {layer for layer in graph.layers if wish in short(layer)}
+    # A cascade's nets have the names of different layers.
+    if not found and whole:
+        names = ", ".join(short(layer) for layer in graph.layers[:12])
+        raise UsageError(
+            f"No layer's name has '{wish}' in it.\nLayers are {names}, …; or keep auto, stem, "
+            "heads, none."
+        )
+    return found
+
+
+def _finish_(made: Any, model: Any, settings: Quantization) -> None:
+    """Name things shortly, and say what was done where the file says what it is."""
+    import onnx
+
+    shorten_(made)
+    for node in made.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            node.name = ""
+    made.producer_name, made.producer_version = model.producer_name, model.producer_version
+    made.doc_string = model.doc_string
+    said = {one.key: one.value for one in model.metadata_props}
+    onnx.helper.set_model_props(made, told(said, settings))

@@ -1,0 +1,49 @@
+"""Settings of a quantisation, as a value: the same in a recipe and on the command line."""
+
+import json
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from slimface.compress.quantize.ranges import Method
+from slimface.core.value import Value
+from slimface.deploy.runtimes import PROVENANCE_KEY
+
+
+class Quantization(Value):
+    """How weights and activations become eight bits."""
+
+    runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
+    """Whose file is written. ONNX Runtime's is a QDQ graph, which OpenVINO and OpenCV read, too;
+    OpenVINO's is made by NNCF and has OpenVINO's format."""
+
+    ranges: Method | Literal["best"] = "best"
+    """How the range of a tensor is chosen from what it held on the calibration pictures; ``best``
+    measures which way disturbs the outputs least."""
+
+    keep: tuple[str, ...] = ("auto",)
+    """Layers that stay in float32: parts of their names, or ``stem`` (the first layer), ``heads``
+    (the last ones), ``none``; ``auto`` measures which ones have to."""
+
+    sqnr_db: float = Field(default=12.0, gt=0, le=60)
+    """What ``auto`` aims at: signal over noise of every output, in decibels. Each layer more in
+    float32 costs bytes and time."""
+
+    equalise: bool | None = None
+    """Even the ranges of channels out first, which changes nothing in float32. None: where it
+    measurably helps."""
+
+    correct: bool | None = None
+    """Correct biases by the mean of what rounding the weights costs. None: where it helps."""
+
+    reduce_range: bool = False
+    """Weights of seven bits, for x86 processors without VNNI, whose 16-bit sums overflow."""
+
+
+def told(metadata: Mapping[str, str], settings: Quantization, **versions: str) -> dict[str, str]:
+    """Return the metadata of a float file as that of the quantised one."""
+    story = json.loads(metadata.get(PROVENANCE_KEY, "{}"))
+    story["export"] = {**story.get("export", {}), "precision": "int8"}
+    story["quantization"] = settings.model_dump(mode="json")
+    return {**metadata, PROVENANCE_KEY: json.dumps({**story, **versions}, sort_keys=True)}
