@@ -275,3 +275,13 @@ def test_a_bundle_opens_as_its_first_file(made, bundle, pictures):
     (bundle / "spec.json").write_text('{"files": [], "version": 99}')
     with pytest.raises(CheckpointError, match="version 99"):
         load(bundle)
+
+
+def test_a_model_is_not_opened_if_what_lies_beside_it_is_broken(bundle):
+    companion = bundle / "models" / "model.onnx.spec.json"
+    companion.write_text("{}")
+    seal_anew(bundle)
+    companion.write_text("[]")
+    said = {check.what: check.verdict for check in verify(bundle)}
+    assert said["models/model.onnx.spec.json"] == "failed"
+    assert said[ONNX] == "not run"

@@ -4,7 +4,7 @@
 //   const detector = await Detector.open(ort, bytes, description);
 //   const { faces } = await detector.detect({ data, width, height });   // RGBA, 8 bits
 //
-// `description` is the bundle's spec.json: { spec, outputs, canvas, name }.
+// `description` is spec.json of a page; of a bundle, { spec, ...files[0] } of it.
 
 export const SPEC_VERSION = 1;
 
