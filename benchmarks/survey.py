@@ -3,7 +3,7 @@
     python benchmarks/survey.py --out /tmp/survey
 
 The same steps as on Oxford-IIIT Pet, in the same order, on pictures that need no network: heads of
-drawn breeds, 48 pixels, a ResNet18 for the teacher's ResNet50 and a ResNet10 for the student's
+drawn breeds, 32 pixels, a ResNet18 for the teacher's ResNet50 and a ResNet10 for the student's
 ResNet18, from random weights. Finished steps are not repeated.
 """
 
@@ -23,7 +23,7 @@ from slimface.report.card import write_card
 from slimface.report.run import read_run
 
 NAMES = ("pets-teacher", "pets-kd", "pets-prune40", "pets-qat", "pets-mixed")
-SIDE_PX = 48
+SIDE_PX = 32
 SOURCE = {"kind": "drawn_breeds", "classes": 8, "train": 60, "val": 10, "test": 40,
           "size_px": SIDE_PX}  # fmt: skip
 MODELS = {

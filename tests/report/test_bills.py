@@ -22,7 +22,7 @@ SPENT = {
 
 def step(number: int, kind: str, before: Any = START, after: Any = START, **changes: Any) -> Entry:
     record = {
-        "changes": kind not in ("evaluate", "export"), 
+        "changes": kind not in ("evaluate", "export"),
         "before": before, "after": after, "spent": {**SPENT, **changes.pop("spent", {})},
         "settings": {"allocator": {"rate": 0.4}}, **changes,
     }  # fmt: skip

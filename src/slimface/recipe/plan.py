@@ -18,6 +18,7 @@ from slimface.compress.search.step import Search
 from slimface.compress.shrink.step import Shrink
 from slimface.core.budget import parse_budget
 from slimface.core.spec import ModelSpec
+from slimface.data.labelled import CropFlip
 from slimface.evaluate.step import Evaluate
 from slimface.export.step import Export
 from slimface.loading import CHECKPOINT
@@ -190,5 +191,7 @@ def _evaluations(step: BFpgm) -> str:
 
 
 def _epochs(step: Train | TrainNet) -> str:
-    size = f" at {step.size_px} px" if isinstance(step, Train) else ""
-    return f"{step.schedule.epochs} epochs{size}"
+    # A net of a cascade and a classifier have a size of their own.
+    if isinstance(step, TrainNet) or isinstance(step.augment, CropFlip):
+        return f"{step.schedule.epochs} epochs"
+    return f"{step.schedule.epochs} epochs at {step.size_px} px"

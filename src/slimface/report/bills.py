@@ -51,8 +51,7 @@ def sources(run: Run) -> list[str]:
         notes.append("Memory: the peak of the whole run until then, not of the step alone.")
     again = [entry for entry in lineage.steps(run) if _attempts(entry) > 1]
     notes += [
-        f"Step {entry.step} was interrupted and went on; its {_attempts(entry):g} attempts are added "
-        "up."
+        f"Step {entry.step} was interrupted; its {_attempts(entry):g} attempts are added up."
         for entry in again
     ]
     return notes
