@@ -177,3 +177,14 @@ def test_a_bundle_is_written_measured_and_verified(model, tmp_path):
 def test_a_bundle_of_an_unknown_format_names_the_nearest(model, tmp_path):
     with pytest.raises(UsageError, match="Did you mean ncnn"):
         run("export", model, "--format", "bundle", "--files", "onnx,nccn", "--out", tmp_path / "b")
+
+
+@pytest.mark.parametrize("form", ["web", "android", "bundle"])
+def test_folders_for_detectors_refuse_classifiers(form, tmp_path):
+    from tests.model.test_classifier import made
+
+    path = tmp_path / "heads.safetensors"
+    save(made(), path)
+    with pytest.raises(UsageError, match="is for classification"):
+        run("export", path, "--format", form, "--no-measure", "--out", tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()

@@ -122,7 +122,7 @@ def export(
         times = _measured(height, width) if measure else None
         write = functools.partial(export_bundle, others=others, measure=times)
     seen = read_pictures(pictures, limit=PICTURES) if pictures else sample_pictures()
-    if isinstance(detector, Classifier):
+    if isinstance(detector, Classifier) and form not in APPS:
         write = _export_classifier
         seen = read_pictures(pictures, limit=PICTURES) if pictures else drawn_heads()
     report = write(
