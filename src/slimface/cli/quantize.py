@@ -7,12 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slimface.cli.console import diary, print_json, print_table, track
-from slimface.cli.run import DataOption, JsonOption, source_of
+from slimface.cli.run import (
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    SeedOption,
+    WorkersOption,
+    carry_out,
+    source_of,
+)
 from slimface.errors import UsageError
 
 if TYPE_CHECKING:
     from slimface.compress.quantize.ptq import Quantized
     from slimface.compress.quantize.side import SideBySide
+
+EPOCHS = 3
 
 
 def quantize(
@@ -20,9 +30,15 @@ def quantize(
         str, typer.Argument(help="Name of the zoo, checkpoint, or exported float .onnx file.")
     ],
     out: Annotated[
-        Path | None, typer.Option(help="The file.  [default: the model's name and -int8, here]")
+        Path | None,
+        typer.Option(
+            help="The file; qat: the run folder.  [default: the model's name and -int8, here]"
+        ),
     ] = None,
     data: DataOption = "drawn",
+    method: Annotated[
+        str, typer.Option(help="ptq: calibrate only. qat: train in fake eight bits first.")
+    ] = "ptq",
     runtime: Annotated[
         str, typer.Option(help="onnxruntime (QDQ, also for OpenVINO and OpenCV), openvino.")
     ] = "onnxruntime",
@@ -44,6 +60,16 @@ def quantize(
     ] = False,
     pictures: Annotated[int, typer.Option(min=1, help="Pictures to calibrate on.")] = 32,
     compared: Annotated[int, typer.Option(min=1, help="Pictures to compare on.")] = 20,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="qat: length of the training.  [default: 3]")
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option("--learning-rate", "--lr", help="qat.  [default: as of slimface train, onwards]"),
+    ] = None,
+    device: DeviceOption = "cpu",
+    workers: WorkersOption = 1,
+    seed: SeedOption = 0,
     json: JsonOption = False,
 ) -> None:
     """Write MODEL in eight bits, run the file, and say what it cost and what it bought."""
@@ -64,6 +90,15 @@ def quantize(
         **({} if sqnr is None else {"sqnr_db": sqnr}),
     }
     settings = Quantization.parse(asked, where="slimface quantize")
+    if method == "qat":
+        recipe = _recipe(model, data, asked, pictures, compared, epochs, learning_rate, seed)
+        carry_out(recipe, out, device=device, workers=workers, as_json=json)
+        return
+    if method != "ptq" or epochs is not None or learning_rate is not None:
+        raise UsageError(
+            f"--method {method}: there are ptq and qat, and --epochs and --lr are for qat.\n"
+            "Leave the one or the other out."
+        )
     source = source_of(data)
     with ExitStack() as stack:
         file = Path(model)
@@ -97,6 +132,46 @@ def quantize(
             "processors measure again with: slimface benchmark FLOAT INT8",
             soft_wrap=True,
         )
+
+
+def _recipe(
+    model: str,
+    data: str,
+    settings: dict[str, Any],
+    pictures: int,
+    compared: int,
+    epochs: int | None,
+    learning_rate: float | None,
+    seed: int,
+) -> Any:
+    """Training in fake eight bits, then the file and its evaluation, as a recipe."""
+    from slimface.recipe.recipe import Recipe
+    from slimface.recipe.start import spec_of
+    from slimface.train.presets import adapted, preset
+
+    course = adapted(
+        preset(spec_of(model)),
+        onwards=True,
+        epochs=epochs or EPOCHS,
+        learning_rate=learning_rate,
+    )
+    file = {"kind": "quantize", "pictures": pictures, "compared": compared, **settings}
+    return Recipe.parse(
+        {
+            "name": f"quantize-{Path(model).stem}",
+            "about": f"{model} trained in fake eight bits for {epochs or EPOCHS} epochs.",
+            "model": model,
+            "source": source_of(data),
+            "seed": seed,
+            "steps": [
+                {"kind": "evaluate"},
+                {"kind": "qat", "train": course.model_dump(), "pictures": pictures},
+                file,
+                {"kind": "evaluate", "of": "file"},
+            ],
+        },
+        where="the command",
+    )
 
 
 def _unseen(source: Any) -> str:

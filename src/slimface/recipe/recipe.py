@@ -15,6 +15,7 @@ from slimface.compress.prune.net import PruneNet
 from slimface.compress.prune.reinit import Reinit
 from slimface.compress.prune.soft import SoftPrune
 from slimface.compress.prune.step import Prune
+from slimface.compress.quantize.qat import Qat
 from slimface.compress.quantize.step import Quantize
 from slimface.compress.search.bfpgm import BFpgm
 from slimface.compress.search.soft import SoftSearch
@@ -42,6 +43,7 @@ AnyStep = Annotated[
     | SoftSearch
     | Shrink
     | PseudoLabel
+    | Qat
     | Quantize
     | Evaluate
     | Export

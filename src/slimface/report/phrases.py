@@ -114,6 +114,7 @@ PHRASES: Mapping[str, Phrase] = {
     "soft_search": _soft_search,
     "shrink": _shrink,
     "pseudo_label": _pseudo_label,
+    "qat": lambda settings, records: f"trained in fake eight bits{_over(records)}",
     "quantize": _quantize,
     "evaluate": _nothing,
     "export": _export,

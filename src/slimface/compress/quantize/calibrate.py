@@ -5,7 +5,7 @@ noted down: the crops of a cascade's later nets are those that its earlier ones 
 the network runs once more with all its tensors as outputs.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,8 +34,8 @@ BANDS = 2
 SAMPLED = 4096
 """Values of a tensor that are kept of each input; its least and its largest are exact."""
 
-Inputs = Mapping[str, Sequence[Floats]]
-"""Name of a network -> what it was shown, each ``(b, 3, height, width)`` float32."""
+SAMPLE = 2**16
+"""Values of a tensor that its range is chosen from."""
 
 
 def shown_to_networks(
@@ -146,7 +146,8 @@ class Seen:
     def values(self) -> Floats:
         """A sample of all values, the extremes among them."""
         extremes = np.array([self.lowest, self.highest], dtype=np.float32)
-        return np.concatenate([*self.parts, extremes])
+        sample = np.concatenate(self.parts)
+        return np.concatenate([sample[:: -(-sample.size // SAMPLE)], extremes])
 
     @property
     def mean(self) -> Floats:
