@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-from slimface.core.spec import ClassifierSpec, DetectorSpec, ModelSpec
+from slimface.core.spec import CascadeSpec, ClassifierSpec, DetectorSpec, ModelSpec
 from slimface.deploy.classify import ClassPipeline
 from slimface.deploy.pipeline import Network, Pipeline
 from slimface.deploy.runtimes.description import Description, read_model, sidecar_of
@@ -96,6 +96,7 @@ def open_any_file(path: str | Path, *, threads: int | None = None) -> Pipeline |
 
     Raises:
         MissingError, CheckpointError: As the runtime's own class says.
+        UsageError: It is one of the nets of a cascade.
     """
     path = Path(path)
     opened, identity = _opened(path, threads)
@@ -106,6 +107,11 @@ def open_any_file(path: str | Path, *, threads: int | None = None) -> Pipeline |
     )
     if isinstance(spec, ClassifierSpec):
         return ClassPipeline(spec, network, identity=identity, **said)
+    if isinstance(spec, CascadeSpec):
+        raise UsageError(
+            f"{path} is one net of a cascade, {spec.name}, which finds nothing alone.\n"
+            f"Name the folder that holds all three: {path.parent}"
+        )
     assert isinstance(spec, DetectorSpec)
     return Pipeline(spec, network, identity=identity, canvas=opened.canvas, **said)
 
