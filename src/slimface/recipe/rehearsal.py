@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from slimface.loading import CHECKPOINT
 from slimface.recipe.recipe import Recipe
 
 PICTURES = 24
@@ -29,10 +30,21 @@ def rehearsal(recipe: Recipe) -> Recipe:
     """Return the same steps with little to do; what comes out has learnt nothing."""
     data = recipe.model_dump(mode="json")
     steps = [_short(step) for step in data["steps"]]
-    source = data["source"]
-    few = {"limit": PICTURES} if source["kind"] == "widerface" else {"train": PICTURES, "val": 4}
-    named = {"name": f"{recipe.name}-rehearsal", "source": source | few, "steps": steps}
+    named = {"name": f"{recipe.name}-rehearsal", "source": _few(data["source"]), "steps": steps}
     return Recipe.parse(data | named, where=f"the rehearsal of {recipe.name}")
+
+
+def _few(source: dict[str, Any]) -> dict[str, Any]:
+    match source["kind"]:
+        case "widerface" | "landmarks":
+            return source | {"limit": PICTURES}
+        case "drawn":
+            return source | {"train": PICTURES, "val": 4}
+        case "pets" | "drawn_breeds":
+            # Nobody should wait for 800 MB to see whether a recipe works.
+            return {"kind": "drawn_breeds", "classes": 4, "train": 8, "val": 2, "test": 4}
+        case _:
+            return source
 
 
 def _short(value: Any) -> Any:
@@ -46,6 +58,9 @@ def _short(value: Any) -> Any:
 
 
 def _least(key: str, value: Any) -> Any:
+    if key == "teacher" and str(value).endswith(CHECKPOINT):
+        # It may not be there yet, and knows other classes than those of a rehearsal.
+        return "step:0"
     if key in _SMALL and isinstance(value, int | float):
         return min(value, _SMALL[key])
     return _short(value)
