@@ -51,6 +51,17 @@ def test_steps_that_only_measure_stay_and_steps_that_are_needed_are_said() -> No
     ]  # fmt: skip
 
 
+def test_what_ships_can_be_left_out_as_well() -> None:
+    file = {"kind": "evaluate", "of": "file"}
+    written = recipe(CLASSES, {"kind": "export"}, {"kind": "quantize"}, file)
+    assert [(one.number, one.recipe is None) for one in variants(written)] == [
+        (1, True), (3, False),
+    ]  # fmt: skip
+    # Without an export there is no other file to measure.
+    alone = list(variants(recipe(CLASSES, {"kind": "quantize"}, file)))[-1]
+    assert alone.recipe is None and "no step before it exports" in alone.reason
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     folder = tmp_path_factory.mktemp("ablated")

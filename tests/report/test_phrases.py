@@ -72,6 +72,7 @@ LEARNT = [("epoch", {"epoch": 1}), ("epoch", {"epoch": 2})]
          "trained on what eresfd finds over 2 epochs"),
         ({"kind": "export"}, [("export", {"format": "ncnn"})], "exported to ncnn"),
         ({"kind": "export"}, [], "exported to ONNX"),
+        ({"kind": "quantize"}, [], "quantised to eight bits for onnxruntime"),
         ({"kind": "evaluate"}, [], ""),
     ],
 )  # fmt: skip

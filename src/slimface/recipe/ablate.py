@@ -55,12 +55,12 @@ class Variant:
 
 
 def variants(recipe: Recipe) -> Iterator[Variant]:
-    """Return the recipe without each step that makes another model, in turn.
+    """Return the recipe without each step that makes another model or the file that ships, in turn.
 
-    Steps that only measure or write change nothing and stay.
+    Steps that only measure, or write the model as it is, stay.
     """
     for number_, step in enumerate(recipe.steps, start=1):
-        if not step.terms().changes:
+        if not (step.terms().changes or step.terms().final):
             continue
         try:
             shorter = without(recipe, number_)

@@ -12,6 +12,7 @@ from slimface.compress.prune.iterative import IterativePrune
 from slimface.compress.prune.net import PruneNet
 from slimface.compress.prune.soft import SoftPrune
 from slimface.compress.prune.step import Prune
+from slimface.compress.quantize.step import Quantize
 from slimface.compress.search.bfpgm import BFpgm
 from slimface.compress.search.soft import SoftSearch
 from slimface.compress.search.step import Search
@@ -169,6 +170,8 @@ def _says(step: AnyStep) -> str:
             return f"of the {step.of}"
         case Export():
             return step.file
+        case Quantize():
+            return f"eight bits for {step.runtime}, {step.pictures} pictures"
         case Shrink():
             return "folded" if step.fold else "exact"
         case _:
