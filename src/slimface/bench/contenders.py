@@ -5,6 +5,7 @@ fingerprint, the version of slimface, precision, size. They are exported in a pr
 by the command that anybody would use, gate included: a converter that crashes ends that process.
 """
 
+import hashlib
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,11 @@ FORMATS: Mapping[str, str] = {
 
 ALL = tuple(runtime for runtime in (TORCH, *FORMATS) if runtime != "torchmobile")
 """What ``all`` stands for: everything but what its makers gave up."""
+
+INT8 = "int8"
+
+QUANTIZED = ("onnxruntime", "openvino")
+"""Runtimes for which ``slimface quantize`` writes files of eight bits."""
 
 _SECONDS = 1800
 """An export is given up after this time."""
@@ -93,6 +99,7 @@ def contenders(
     sizes: Sequence[tuple[int, int]],
     *,
     cache: Path | None = None,
+    calibrate_on: str = "drawn",
 ) -> Iterator[Contender]:
     """Yield what ``model`` is compared as; what is exported already stays as it is.
 
@@ -102,6 +109,7 @@ def contenders(
         precisions: Such as ``float32``; torch runs in float32 only.
         sizes: Heights and widths.
         cache: Folder of exported files; one below ``SLIMFACE_HOME`` if None.
+        calibrate_on: What ``slimface quantize --data`` is given for files of eight bits.
 
     Raises:
         MissingError, CheckpointError, UsageError: The model cannot be opened.
@@ -123,7 +131,7 @@ def contenders(
             continue
         for precision in precisions:
             for height, width in sizes:
-                wanted = _Export(model, runtime, precision, height, width)
+                wanted = _Export(model, runtime, precision, height, width, calibrate_on)
                 yield wanted.carried_out(folder, sizes[0], is_folder=is_folder)
 
 
@@ -136,6 +144,11 @@ class _Export:
     precision: str
     height: int
     width: int
+    data: str
+
+    @property
+    def is_quantized(self) -> bool:
+        return self.precision == INT8 and self.runtime in QUANTIZED
 
     def carried_out(self, folder: Path, first: tuple[int, int], *, is_folder: bool) -> Contender:
         """Export the file if it is not there; files of any size are traced at the first one."""
@@ -146,49 +159,59 @@ class _Export:
         height, width = (self.height, self.width) if issubclass(kind, Fixed) else first
         suffix = "" if is_folder else kind.suffix
         stem = Path(self.model.partition(",")[0]).stem
-        path = folder / f"{stem}-{self.runtime}-{self.precision}-{width}x{height}{suffix}"
+        precision = self.precision
+        if self.is_quantized:
+            precision += f"-{hashlib.sha256(self.data.encode()).hexdigest()[:8]}"
+        path = folder / f"{stem}-{self.runtime}-{precision}-{width}x{height}{suffix}"
         refused = ""
         if not path.exists():
             try:
-                kind.parse(
-                    {"precision": self.precision, "height": height, "width": width},
-                    where=f"{FORMATS[self.runtime]} in {self.precision}",
-                )
-                self._export(path, height, width)
+                if not self.is_quantized:
+                    kind.parse(
+                        {"precision": self.precision, "height": height, "width": width},
+                        where=f"{FORMATS[self.runtime]} in {self.precision}",
+                    )
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _run(self._words(path, height, width))
             except SlimfaceError as error:
                 refused = str(error)
         return Contender(
             self.model, str(path), self.runtime, self.precision, self.height, self.width, refused
         )
 
-    def _export(self, path: Path, height: int, width: int) -> None:
-        options = {
-            "--format": FORMATS[self.runtime],
-            "--precision": self.precision,
-            "--size": f"{width}x{height}",
-            "--out": str(path),
-        }
+    def _words(self, path: Path, height: int, width: int) -> list[str]:
+        """The command line that makes the file."""
+        if self.is_quantized:
+            verb = "quantize"
+            options = {"--runtime": self.runtime, "--data": self.data}
+        else:
+            verb = "export"
+            options = {
+                "--format": FORMATS[self.runtime],
+                "--precision": self.precision,
+                "--size": f"{width}x{height}",
+            }
         words = [word for option in options.items() for word in option]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "slimface", "--quiet", "export", self.model, *words],
-                check=False,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_SECONDS,
-            )
-        except subprocess.TimeoutExpired:
-            raise ParityError(
-                f"Exporting took more than {_SECONDS} seconds and was given up.\n"
-                f"Try it alone: slimface export {self.model} {' '.join(words)}"
-            ) from None
-        if done.returncode:
-            _, found, said = done.stderr.strip().rpartition("Error: ")
-            raise MissingError(
-                said
-                if found
-                else f"The export ended with code {done.returncode}: {done.stderr.strip()[-500:]}\n"
-                f"Try it alone: slimface export {self.model} {' '.join(words)}"
-            )
+        return [verb, self.model, *words, "--out", str(path)]
+
+
+def _run(words: list[str]) -> None:
+    """Run a command of slimface in a process of its own; its error is ours."""
+    alone = f"Try it alone: slimface {' '.join(words)}"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "slimface", "--quiet", *words],
+            check=False,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise ParityError(
+            f"It took more than {_SECONDS} seconds and was given up.\n{alone}"
+        ) from None
+    if done.returncode:
+        _, found, said = done.stderr.strip().rpartition("Error: ")
+        ended = f"The export ended with code {done.returncode}: {done.stderr.strip()[-500:]}"
+        raise MissingError(said if found else f"{ended}\n{alone}")

@@ -75,6 +75,9 @@ class Grid:
     cache: Path | None = None
     """Where exported files are kept; below ``SLIMFACE_HOME`` if None."""
 
+    calibrate_on: str = "drawn"
+    """Data for files of eight bits."""
+
 
 def matrix(
     models: Sequence[str],
@@ -106,7 +109,10 @@ def matrix(
     scene = drawn_scene() if picture is None else picture
     plans: list[Contender] = []
     for model in track(models, "export"):
-        plans += contenders(model, grid.runtimes, grid.precisions, grid.sizes, cache=grid.cache)
+        plans += contenders(
+            model, grid.runtimes, grid.precisions, grid.sizes,
+            cache=grid.cache, calibrate_on=grid.calibrate_on,
+        )  # fmt: skip
     known: dict[tuple[str, int, int], Quality | str | None] = {}
     for height, width in grid.sizes:
         here = [plan for plan in plans if (plan.height, plan.width) == (height, width)]

@@ -77,6 +77,7 @@ def benchmark(
     places = out or []
     if runtimes or data is not None or any(place.suffix in (".csv", ".html") for place in places):
         asked |= {"precisions": _listed([precisions]), "cache": cache}
+        asked["calibrate_on"] = data or "drawn"
         measure_matrix(
             models, runtimes, asked, picture=seen, data=data, limit=limit, out=places, as_json=json
         )
