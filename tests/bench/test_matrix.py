@@ -196,7 +196,7 @@ def test_what_torch_runs_is_not_shipped() -> None:
 def test_fewer_bits_that_save_no_time_or_cost_accuracy_are_told() -> None:
     slow = advise([_cell("a", 10), _cell("a", 9.9, precision="int8", size=300)])
     assert "int8 in ncnn, 64x48, 1 thread: does not pay in time" in slow.remarks[0]
-    assert "saves 700 bytes" in slow.remarks[0]
+    assert "700 bytes smaller" in slow.remarks[0]
     dear = advise([_cell("a", 10, ap=0.8), _cell("a", 5, ap=0.7, precision="int8")])
     assert "costs 10.0 points of AP" in dear.remarks[0]
     assert not advise([_cell("a", 10), _cell("a", 5, precision="int8")]).remarks

@@ -1,11 +1,10 @@
 """Advice: which file to ship, and where fewer bits, channels or more threads do not pay."""
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
-from pathlib import Path
+from itertools import groupby, product
 
 from slimface.core.benchmark import Benchmark
-from slimface.core.matrix import Advice, Cell, Shipped
+from slimface.core.matrix import Advice, Cell, Shipped, title
 
 LOST = 0.005
 """A file is as good as the best of its model if its AP is at most this much lower."""
@@ -26,18 +25,6 @@ def advise(cells: Sequence[Cell]) -> Advice:
         *_threads(measured),
     ]
     return Advice(ship=tuple(_ship(measured)), remarks=tuple(dict.fromkeys(remarks)))
-
-
-def saved(before: Benchmark, after: Benchmark) -> float:
-    """Return the share of the time that ``after`` saves; negative if it is slower.
-
-    The more cautious of two figures: the medians of all runs, and those of the best rounds, which
-    what else the machine did touched least.
-    """
-    return 1 - max(
-        after.total.median_ms / before.total.median_ms,
-        after.total.best_round_ms / before.total.best_round_ms,
-    )
 
 
 def _ship(cells: Sequence[Cell]) -> Iterator[Shipped]:
@@ -84,70 +71,68 @@ def _reason(chosen: Cell, every: Sequence[Cell], best: float | None) -> str:
 
 def _precisions(cells: Sequence[Cell]) -> Iterator[str]:
     """Where fewer bits save no time, or cost accuracy."""
-    for cell in cells:
-        for whole in cells:
-            if whole.precision != "float32" or cell.precision == "float32":
-                continue
-            if _place(cell) != _place(whole) or cell.runtime != whole.runtime:
-                continue
-            if cell.model != whole.model:
-                continue
-            a, b = _benchmark(whole), _benchmark(cell)
-            where = f"{cell.model}, {cell.precision} in {cell.runtime}, {_words(cell)}"
-            gain = saved(a, b)
-            if gain < PAYS:
-                yield (
-                    f"{where}: does not pay in time ({_ms(whole):.2f} ms in float32, "
-                    f"{_ms(cell):.2f} ms); it saves {_bytes(whole) - _bytes(cell):,} bytes."
-                )
-            if cell.quality and whole.quality and _ap(whole) - _ap(cell) > LOST:
-                yield (
-                    f"{where}: costs {100 * (_ap(whole) - _ap(cell)):.1f} points of AP "
-                    f"({100 * _ap(whole):.1f} in float32)."
-                )
+    for cell, whole in product(cells, cells):
+        if not _same(cell, whole, "model", "runtime", *_PLACE):
+            continue
+        if whole.precision != "float32" or cell.precision == "float32":
+            continue
+        where = f"{title(cell.model)}, {cell.precision} in {cell.runtime}, {_words(cell)}"
+        if _saved(whole, cell) < PAYS:
+            bytes_saved = _bytes(whole) - _bytes(cell)
+            size = f"{abs(bytes_saved):,} bytes {'smaller' if bytes_saved >= 0 else 'larger'}"
+            yield f"{where}: does not pay in time ({_times(whole, cell)}); the file is {size}."
+        if cell.quality and whole.quality and _ap(whole) - _ap(cell) > LOST:
+            lost = 100 * (_ap(whole) - _ap(cell))
+            yield f"{where}: costs {lost:.1f} points of AP ({100 * _ap(whole):.1f} in float32)."
 
 
 def _models(cells: Sequence[Cell]) -> Iterator[str]:
     """Where a model of fewer multiply-accumulates than the first one is not faster for it."""
-    names = list(dict.fromkeys(cell.model for cell in cells))
-    for cell in cells:
-        for first in cells:
-            if first.model != names[0] or cell.model == names[0]:
-                continue
-            if _place(cell) != _place(first) or cell.runtime != first.runtime:
-                continue
-            if cell.precision != first.precision:
-                continue
-            a, b = _benchmark(first), _benchmark(cell)
-            if not a.macs or not b.macs or b.macs >= a.macs:
-                continue
-            fewer, gain = 1 - b.macs / a.macs, saved(a, b)
-            if gain < PAYS:
-                where = f"{cell.model} in {cell.runtime}, {cell.precision}, {_words(cell)}"
-                yield (
-                    f"{where}: {fewer:.0%} fewer MACs than {first.model} do not pay in time "
-                    f"({_ms(first):.2f} ms and {_ms(cell):.2f} ms)."
-                )
+    for cell, first in product(cells, cells):
+        if first.model != cells[0].model or cell.model == first.model:
+            continue
+        if not _same(cell, first, "runtime", "precision", *_PLACE):
+            continue
+        more, fewer = _benchmark(first).macs, _benchmark(cell).macs
+        if more and fewer and fewer < more and _saved(first, cell) < PAYS:
+            yield (
+                f"{title(cell.model)} in {cell.runtime}, {cell.precision}, {_words(cell)}: "
+                f"{1 - fewer / more:.0%} fewer MACs than {title(first.model)} do not pay in time "
+                f"({_times(first, cell)})."
+            )
 
 
 def _threads(cells: Sequence[Cell]) -> Iterator[str]:
     """Where more threads are not faster."""
-    for cell in cells:
-        for one in cells:
-            same = (cell.file or cell.model) == (one.file or one.model)
-            sizes = (cell.height, cell.width) == (one.height, one.width)
-            if not (same and sizes and cell.runtime == one.runtime and one.threads < cell.threads):
-                continue
-            if saved(_benchmark(one), _benchmark(cell)) < PAYS:
-                yield (
-                    f"{Path(cell.file or cell.model).name} in {cell.runtime}, "
-                    f"{cell.width}x{cell.height}: {cell.threads} threads are not faster than "
-                    f"{one.threads} ({_ms(cell):.2f} ms and {_ms(one):.2f} ms)."
-                )
+    for cell, one in product(cells, cells):
+        if not _same(cell, one, "model", "file", "runtime", "precision", "height", "width"):
+            continue
+        if one.threads < cell.threads and _saved(one, cell) < PAYS:
+            yield (
+                f"{title(cell.file or cell.model)} in {cell.runtime}, {cell.width}x{cell.height}: "
+                f"{cell.threads} threads are not faster than {one.threads} ({_times(one, cell)})."
+            )
 
 
-def _place(cell: Cell) -> tuple[int, int, int]:
-    return cell.height, cell.width, cell.threads
+def _saved(before: Cell, after: Cell) -> float:
+    """Return the share of the time that ``after`` saves; negative if it is slower.
+
+    The more cautious of two figures: the medians of all runs, and those of the best rounds, which
+    what else the machine did touched least.
+    """
+    a, b = _benchmark(before).total, _benchmark(after).total
+    return 1 - max(b.median_ms / a.median_ms, b.best_round_ms / a.best_round_ms)
+
+
+def _times(before: Cell, after: Cell) -> str:
+    return f"{_ms(before):.2f} ms before, {_ms(after):.2f} ms after"
+
+
+_PLACE = ("height", "width", "threads")
+
+
+def _same(first: Cell, second: Cell, *names: str) -> bool:
+    return all(getattr(first, name) == getattr(second, name) for name in names)
 
 
 def _words(cell: Cell) -> str:
