@@ -65,7 +65,7 @@ def quantize(
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option("--learning-rate", "--lr", help="qat.  [default: as of slimface train, onwards]"),
+        typer.Option("--learning-rate", "--lr", help="qat.  [default: as slimface train goes on]"),
     ] = None,
     device: DeviceOption = "cpu",
     workers: WorkersOption = 1,

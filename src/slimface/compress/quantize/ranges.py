@@ -77,7 +77,7 @@ def _entropy(seen: Seen) -> tuple[float, float]:
 
 
 def _shares(seen: Seen, share: float) -> tuple[float, float]:
-    return seen.lowest * share, seen.highest * share
+    return float(seen.lowest * share), float(seen.highest * share)
 
 
 def rounded(values: Floats, low: float, high: float) -> Floats:

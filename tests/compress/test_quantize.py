@@ -1,0 +1,265 @@
+"""Quantisation: on small networks, in the runtime itself."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from slimface.compress.quantize import fake
+from slimface.compress.quantize.calibrate import WHOLE, Seen, shown_to_networks
+from slimface.compress.quantize.export import write_float
+from slimface.compress.quantize.ptq import quantize
+from slimface.compress.quantize.qdq import Graph, How, rounded_weights, runner
+from slimface.compress.quantize.ranges import METHODS, range_of, rounded
+from slimface.compress.quantize.sensitive import Noise, to_keep
+from slimface.compress.quantize.settings import Quantization
+from slimface.errors import MissingError, UsageError
+from slimface.export.pictures import sample_pictures
+from slimface.loading import load
+from slimface.model.build import build
+from slimface.model.eresfd import naver
+
+PICTURES = [(name, picture[:160, :192]) for name, picture in sample_pictures(3)]
+NONE = Quantization(keep=("none",), ranges="minmax", equalise=False, correct=False)
+
+
+@pytest.fixture(scope="module")
+def detector() -> Any:
+    """A small random detector whose norms have something to say."""
+    network = build(naver("tiny", width=8), seed=0).eval()
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+    return network
+
+
+@pytest.fixture(scope="module")
+def float_file(detector, tmp_path_factory) -> Path:
+    return write_float(detector, tmp_path_factory.mktemp("float"))
+
+
+@pytest.fixture(scope="module")
+def quantized_file(float_file, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("int8") / "small.onnx"
+    quantize(float_file, out, NONE, PICTURES)
+    return out
+
+
+@pytest.fixture(scope="module")
+def inputs(float_file) -> list[np.ndarray]:
+    return shown_to_networks(load(float_file, threads=1), PICTURES)[WHOLE]
+
+
+@pytest.fixture(scope="module")
+def graph(float_file, inputs) -> Graph:
+    looked = Graph(onnx.load(float_file))
+    looked.look(inputs)
+    return looked
+
+
+def seen_of(values: np.ndarray) -> Seen:
+    seen = Seen()
+    seen.add(values.astype(np.float32))
+    return seen
+
+
+def test_the_range_by_mse_is_never_worse_than_the_whole_range():
+    values = np.append(np.random.default_rng(0).normal(size=(1, 1, 4000)), [[[80.0]]], axis=2)
+    seen = seen_of(values)
+
+    def error(low: float, high: float) -> float:
+        return float(np.square(rounded(seen.values, low, high) - seen.values).mean())
+
+    assert error(*range_of(seen, "mse")) <= error(*range_of(seen, "minmax"))
+
+
+@pytest.mark.parametrize("method", ["percentile", "entropy", "mse"])
+def test_a_lone_outlier_does_not_stretch_the_range(method):
+    values = np.random.default_rng(0).normal(size=(1, 1, 60_000))
+    seen = seen_of(values.clip(-4, 4))
+    for _ in range(15):
+        seen.add(values.clip(-4, 4).astype(np.float32))
+    seen.highest = 40.0
+    assert range_of(seen, method)[1] < 40.0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_zero_is_always_told_exactly(method):
+    low, high = range_of(seen_of(np.full((1, 2, 50), 3.0)), method)
+    assert low == 0 <= high
+    assert rounded(np.zeros(1, np.float32), low, high) == 0
+
+
+def test_a_filter_of_zeros_stays_one_and_others_move_by_half_a_step_at_most():
+    weight = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    weight[2] = 0
+    back = rounded_weights(weight)
+    assert not back[2].any()
+    step = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 127
+    assert (np.abs(back - weight) <= step / 2 + 1e-6).all()
+
+
+def test_fake_weights_are_those_of_the_file():
+    weight = torch.randn(6, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    assert np.allclose(fake.rounded_weight(weight).numpy(), rounded_weights(weight.numpy()))
+
+
+def test_rounding_is_blind_to_what_a_norm_multiplies_filters_by():
+    weight = torch.randn(6, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    scale = torch.tensor([1.0, -2.0, 0.25, 64.0, 1e-3, 8.0]).view(-1, 1, 1, 1)
+    folded = fake.rounded_weight(weight * scale)
+    assert torch.allclose(folded, scale * fake.rounded_weight(weight), rtol=1e-4, atol=1e-6)
+
+
+def test_equalisation_changes_nothing_but_ranges(graph, inputs):
+    even = graph.equalised(inputs)
+    assert Noise(graph, inputs).sqnr_db(even.model) > 80
+    peaks = [seen.peak for seen in even.seen.values() if len(seen.means)]
+    assert all(np.isfinite(peak).all() for peak in peaks)
+
+
+def test_a_layer_that_is_kept_has_its_float_weights_and_others_have_whole_numbers(graph):
+    kept = graph.layers[0]
+    model = graph.quantized(graph.layers[1:], How())
+    nodes = {node.name: node for node in model.graph.node}
+    made = {output: node.op_type for node in model.graph.node for output in node.output}
+    assert made.get(nodes[kept].input[1]) is None
+    assert all(made[nodes[name].input[1]] == "DequantizeLinear" for name in graph.layers[1:])
+
+
+def test_the_fewer_layers_are_quantised_the_less_noise(graph, inputs):
+    noise = Noise(graph, inputs)
+    everything = noise.sqnr_db(graph.quantized(graph.layers, How()))
+    few = noise.sqnr_db(graph.quantized(graph.layers[-3:], How()))
+    assert few > everything
+    assert noise.sqnr_db(graph.quantized([], How())) > 100
+
+
+def test_auto_keeps_layers_until_the_aim_is_reached(graph, inputs):
+    graph = copy.copy(graph)
+    graph.layers = graph.layers[:6]
+    noise = Noise(graph, inputs)
+    everything = noise.sqnr_db(graph.quantized(graph.layers, How()))
+    assert to_keep(graph, noise, How(), everything - 1) == ([], [])
+    aim = everything + 3
+    kept, ranking = to_keep(graph, noise, How(), aim)
+    rest = [name for name in graph.layers if name not in kept]
+    assert kept and noise.sqnr_db(graph.quantized(rest, How())) >= aim
+    assert [one.sqnr_db for one in ranking] == sorted(one.sqnr_db for one in ranking)
+
+
+def test_the_file_runs_as_a_detector_says_what_it_is_and_is_smaller(float_file, tmp_path):
+    out = tmp_path / "small.onnx"
+    found = quantize(float_file, out, NONE, PICTURES)
+    opened = load(out, threads=1)
+    assert opened.spec == load(float_file).spec
+    assert opened.network.description.precision == "int8"
+    story = json.loads(opened.network.metadata["slimface.provenance"])
+    assert story["quantization"]["ranges"] == "minmax"
+    assert found.bytes == out.stat().st_size < found.float_bytes
+    opened.detect(PICTURES[0][1])
+
+
+def test_the_same_pictures_give_the_same_file(float_file, quantized_file, tmp_path):
+    quantize(float_file, tmp_path / "other.onnx", NONE, PICTURES)
+    assert quantized_file.read_bytes() == (tmp_path / "other.onnx").read_bytes()
+
+
+def test_fake_eight_bits_say_what_the_file_says(detector, quantized_file, inputs):
+    network = copy.deepcopy(detector)
+    fake.fake_quantize_(network, inputs, ranges="minmax")
+    run = runner(onnx.load(quantized_file))
+    with torch.no_grad():
+        exact = detector(torch.from_numpy(inputs[0])).logits.numpy()
+        ours = network(torch.from_numpy(inputs[0])).logits.numpy()
+    theirs = run(inputs[0])[0]
+    assert np.abs(ours - theirs).mean() < 1.5 * np.abs(exact - theirs).mean()
+    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.9
+
+
+def test_fake_quantisation_adds_nothing_to_what_is_saved_and_survives_a_copy(detector, inputs):
+    network = copy.deepcopy(detector)
+    fake.fake_quantize_(network, inputs, ranges="mse")
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(
+            detector.state_dict().values(), network.state_dict().values(), strict=True
+        )
+    )
+    twin = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        images = torch.from_numpy(inputs[0])
+        said = twin(images).logits
+    assert not torch.equal(said, detector(images).logits)
+    assert not torch.equal(said, network(images).logits)
+
+
+def test_a_batch_of_one_and_a_norm_of_weight_zero_learn_in_fake_eight_bits(detector, inputs):
+    network = copy.deepcopy(detector)
+    norm = next(one for one in network.modules() if isinstance(one, nn.BatchNorm2d))
+    norm.weight.data.zero_()
+    mean = norm.running_mean.clone()
+    fake.fake_quantize_(network, inputs, ranges="minmax")
+    network.train()
+    network(torch.from_numpy(inputs[0][:1])).logits.square().mean().backward()
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    assert gradients and all(torch.isfinite(one).all() for one in gradients)
+    assert torch.equal(norm.running_mean, mean)
+
+
+def test_no_picture_is_refused(float_file, tmp_path):
+    with pytest.raises(UsageError, match="no picture to calibrate on"):
+        quantize(float_file, tmp_path / "a.onnx", NONE, [])
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_quantised_already_is_refused(quantized_file, tmp_path):
+    with pytest.raises(UsageError, match="quantised already"):
+        quantize(quantized_file, tmp_path / "b.onnx", NONE, PICTURES)
+
+
+def test_a_layer_to_keep_that_is_not_there_is_named(float_file, tmp_path):
+    with pytest.raises(UsageError, match="no_such_layer"):
+        settings = NONE.model_copy(update={"keep": ("no_such_layer",)})
+        quantize(float_file, tmp_path / "a.onnx", settings, PICTURES)
+
+
+def test_a_missing_file_and_a_wrong_suffix_are_refused(float_file, tmp_path):
+    with pytest.raises(MissingError):
+        quantize(tmp_path / "none.onnx", tmp_path / "a.onnx", NONE, PICTURES)
+    with pytest.raises(UsageError, match=r"\.onnx"):
+        quantize(float_file, tmp_path / "a.bin", NONE, PICTURES)
+
+
+def test_an_operator_without_integer_kernel_is_named_with_its_layer():
+    nodes = [onnx.helper.make_node("Einsum", ["x", "w"], ["y"], "/body/mix/Einsum", equation="")]
+    nodes[0].attribute[0].s = b"bchw,dc->bdhw"
+    weight = onnx.numpy_helper.from_array(np.ones((3, 3), np.float32), "w")
+    shape = [1, 3, 8, 8]
+    value = onnx.helper.make_tensor_value_info
+    made = onnx.helper.make_graph(
+        nodes, "g", [value("x", 1, shape)], [value("y", 1, shape)], [weight]
+    )
+    model = onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    with pytest.raises(UsageError, match=r"body/mix \(Einsum\)"):
+        Graph(model)
+
+
+@pytest.mark.slow
+def test_nncf_writes_a_file_that_openvino_runs(float_file, tmp_path):
+    pytest.importorskip("nncf")
+    out = tmp_path / "small.xml"
+    found = quantize(float_file, out, NONE.model_copy(update={"runtime": "openvino"}), PICTURES)
+    assert found.networks[0].sqnr_db > 5
+    opened = load(out, threads=1)
+    assert opened.runtime == "openvino" and opened.network.description.precision == "int8"
+    opened.detect(PICTURES[0][1])
