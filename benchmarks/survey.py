@@ -1,4 +1,4 @@
-"""The recipes of the survey on drawn breeds, one after the other: what each costs and reaches.
+"""The five recipes of the survey on drawn breeds, one after the other: what each costs and reaches.
 
     python benchmarks/survey.py --out /tmp/survey
 
@@ -22,7 +22,7 @@ from slimface.report.bills import score
 from slimface.report.card import write_card
 from slimface.report.run import read_run
 
-NAMES = ("pets-teacher", "pets-kd", "pets-prune40", "pets-int8", "pets-mixed")
+NAMES = ("pets-teacher", "pets-kd", "pets-prune40", "pets-qat", "pets-mixed")
 SIDE_PX = 32
 SOURCE = {"kind": "drawn_breeds", "classes": 8, "train": 60, "val": 10, "test": 40,
           "size_px": SIDE_PX}  # fmt: skip

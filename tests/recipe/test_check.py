@@ -21,6 +21,7 @@ CLASSES: dict[str, Any] = {
 PRUNE: dict[str, Any] = {"kind": "prune", "allocator": {"rate": 0.3}}
 NET: dict[str, Any] = {"kind": "train_net", "net": "pnet", "schedule": {"epochs": 1}}
 SOFT: dict[str, Any] = {"kind": "soft_prune", "train": TRAIN, "prune": PRUNE, "end": "zero"}
+QAT: dict[str, Any] = {"kind": "qat", "train": TRAIN}
 SHRINK: dict[str, Any] = {"kind": "shrink"}
 DRAWN: dict[str, Any] = {"source": {"kind": "drawn_breeds"}, "model": "classifier:resnet18@64"}
 
@@ -58,6 +59,11 @@ def test_every_shipped_recipe_is_in_order(name: str) -> None:
         (recipe(SOFT, TRAIN, SHRINK), "Move step 3 before step 2"),
         (recipe(SOFT, SHRINK, SHRINK), "Leave step 2"),
         (recipe(TRAIN, {"kind": "reinit"}, PRUNE), r"step 2 \(reinit\) has made them random"),
+        (recipe(QAT, PRUNE), r"tied them to whole numbers.\nMove step 2 before step 1"),
+        (recipe(QAT, PRUNE, TRAIN), r"Move step 1 behind step 3 \(train\)"),
+        (recipe(QAT, TRAIN, QAT), r"Move step 1 behind step 3 \(qat\)"),
+        (recipe(QAT, QAT), "Leave step 1"),
+        (recipe({"kind": "quantize"}, PRUNE, TRAIN), r"Move step 1 behind step 3 \(train\)"),
         (recipe(NET), "Step 1 .train_net. is for cascade, and eresfd does detection"),
         (recipe(TRAIN, model="mtcnn"), "is for classification and detection, and mtcnn does"),
         (recipe(CLASSES, model="classifier:resnet18"), "needs pictures with classes"),

@@ -12,6 +12,7 @@ from slimface.compress.prune.iterative import IterativePrune
 from slimface.compress.prune.net import PruneNet
 from slimface.compress.prune.soft import SoftPrune
 from slimface.compress.prune.step import Prune
+from slimface.compress.quantize.qat import Qat
 from slimface.compress.quantize.step import Quantize
 from slimface.compress.search.bfpgm import BFpgm
 from slimface.compress.search.soft import SoftSearch
@@ -170,6 +171,9 @@ def _says(step: AnyStep) -> str:
             return f"of the {step.of}"
         case Export():
             return step.file
+        case Qat():
+            net = f"{step.train.net}: " if isinstance(step.train, TrainNet) else ""
+            return f"{net}with rounding, {_epochs(step.train)}"
         case Quantize():
             return f"eight bits for {step.runtime}, {step.pictures} pictures"
         case Shrink():

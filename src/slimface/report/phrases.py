@@ -96,6 +96,11 @@ def _export(settings: Settings, records: Sequence[Entry]) -> str:
     return f"exported to {format_name(named or mapping(settings.get('format')).get('kind'))}"
 
 
+def _qat(settings: Settings, records: Sequence[Entry]) -> str:
+    net = mapping(settings.get("train")).get("net")
+    return f"trained {f'{net} ' if net else ''}with rounding to eight bits{_over(records)}"
+
+
 def _quantize(settings: Settings, records: Sequence[Entry]) -> str:
     return f"quantised to eight bits for {settings.get('runtime', 'a runtime')}"
 
@@ -114,7 +119,7 @@ PHRASES: Mapping[str, Phrase] = {
     "soft_search": _soft_search,
     "shrink": _shrink,
     "pseudo_label": _pseudo_label,
-    "qat": lambda settings, records: f"trained in fake eight bits{_over(records)}",
+    "qat": _qat,
     "quantize": _quantize,
     "evaluate": _nothing,
     "export": _export,
