@@ -15,15 +15,22 @@ from slimface.compress.quantize import fake
 from slimface.compress.quantize.calibrate import WHOLE, Seen, shown_to_networks
 from slimface.compress.quantize.export import write_float
 from slimface.compress.quantize.ptq import quantize
+from slimface.compress.quantize.qat import Qat
 from slimface.compress.quantize.qdq import Graph, How, rounded_weights, runner
 from slimface.compress.quantize.ranges import METHODS, range_of, rounded
 from slimface.compress.quantize.sensitive import Noise, to_keep
 from slimface.compress.quantize.settings import Quantization
+from slimface.compress.quantize.step import Quantize
+from slimface.data.source import DrawnScenes
+from slimface.data.transforms import PlainAugment
 from slimface.errors import MissingError, UsageError
 from slimface.export.pictures import sample_pictures
 from slimface.loading import load
 from slimface.model.build import build
 from slimface.model.eresfd import naver
+from slimface.step import Context
+from slimface.train.schedule import Schedule
+from slimface.train.step import Train
 
 PICTURES = [(name, picture[:160, :192]) for name, picture in sample_pictures(3)]
 NONE = Quantization(keep=("none",), ranges="minmax", equalise=False, correct=False)
@@ -263,3 +270,30 @@ def test_nncf_writes_a_file_that_openvino_runs(float_file, tmp_path):
     opened = load(out, threads=1)
     assert opened.runtime == "openvino" and opened.network.description.precision == "int8"
     opened.detect(PICTURES[0][1])
+
+
+def test_the_steps_train_in_fake_eight_bits_and_write_the_file(detector, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLIMFACE_HOME", str(tmp_path / "home"))
+    source = DrawnScenes(train=12, val=2, size_px=96)
+    schedule = Schedule(epochs=1, batch_size=4, learning_rate=1e-4)
+    train = Train(schedule=schedule, size_px=64, holdout=0, augment=PlainAugment())
+    folders = [tmp_path / "qat", tmp_path / "quantize"]
+    for folder in folders:
+        folder.mkdir()
+    learnt = Qat(train=train, pictures=2)(detector, Context(folders[0], source))
+    assert list(learnt.state_dict()) == list(detector.state_dict())
+    assert not any(hasattr(vars(layer).get("forward"), "given") for layer in learnt.modules())
+    weights = [layer for layer in learnt.modules() if isinstance(layer, nn.Conv2d)]
+    before = [layer for layer in detector.modules() if isinstance(layer, nn.Conv2d)]
+    assert any(
+        not torch.equal(one.weight, other.weight)
+        for one, other in zip(weights, before, strict=True)
+    )
+    settings = NONE.model_dump()
+    step = Quantize(**settings, pictures=2, compared=2)
+    assert step(learnt, Context(folders[1], source)) is learnt
+    lines = (folders[1] / "records.jsonl").read_text().splitlines()
+    records = {line["kind"]: line["record"] for line in map(json.loads, lines)}
+    assert records["export"]["precision"] == "int8"
+    assert records["side_by_side"]["ms"] > 0
+    load(folders[1] / records["export"]["file"])
