@@ -99,6 +99,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--calls", type=int, default=10_000)
+    parser.add_argument(
+        "--shrink", type=int, default=1, help="divide the sides by this for --calls"
+    )
     options = parser.parse_args()
     cv2.setNumThreads(1)
     picture = drawn_scene()
@@ -109,7 +112,8 @@ def main() -> None:
         processor_ms(pipeline, picture, 100)
         start(path)
         if options.calls:
-            growth(pipeline, picture, options.calls)
+            sides = (640 // options.shrink, 480 // options.shrink)
+            growth(pipeline, cv2.resize(picture, sides), options.calls)
     machine = this_machine()
     print(f"{machine.processor}, 1 thread, load average {load_average()} of {machine.cores} cores")
 

@@ -6,6 +6,7 @@ import pytest
 from slimface.core.record import (
     Evaluation,
     External,
+    Fitted,
     Longest,
     Multiscale,
     Original,
@@ -76,7 +77,16 @@ def test_a_part_never_passes_as_the_whole():
     assert whole.scope == "wider-val (3226 pictures)"
 
 
-@pytest.mark.parametrize("rule", [Original(), Longest(longest_px=640), Multiscale(), External()])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Original(),
+        Longest(longest_px=640),
+        Fitted(height_px=48, width_px=64),
+        Multiscale(),
+        External(),
+    ],
+)
 def test_every_input_rule_comes_back_from_json(rule):
     protocol = PROTOCOL.model_copy(update={"input": rule})
     assert Protocol.parse(json.loads(protocol.model_dump_json()), where="test").input == rule

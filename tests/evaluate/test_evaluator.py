@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from slimface.core.faces import Faces
-from slimface.core.record import External, Longest, Multiscale, Original
+from slimface.core.record import External, Fitted, Longest, Multiscale, Original
 from slimface.deploy.pipeline import Settings
 from slimface.errors import DataError, ProtocolError, UsageError
 from slimface.evaluate.detection_log import FILE
-from slimface.evaluate.evaluator import evaluate
+from slimface.evaluate.evaluator import detect, evaluate
 from slimface.evaluate.predictions import read_predictions
 from slimface.evaluate.scoring import protocol_of, score
 from slimface.evaluate.truth import Truth
@@ -223,3 +223,21 @@ def test_a_subset_without_faces_has_no_figure(scene):
     )
     assert evaluation.subsets[0].average_precision is None
     assert evaluation.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("shape", "seen"), [((100, 200), (32, 64)), ((200, 100), (48, 24)), ((20, 30), (20, 30))]
+)
+def test_pictures_are_fitted_into_the_size_of_a_benchmark_and_never_enlarged(spots, shape, seen):
+    sizes = []
+
+    class Recorder:
+        spec = spots().spec
+
+        def detect(self, picture, settings):
+            sizes.append(settings.network_size(*picture.shape[:2]))
+            return Faces.none()
+
+    rule = Fitted(height_px=48, width_px=64)
+    detect(Recorder(), np.zeros((*shape, 3), np.uint8), Settings(), rule)
+    assert sizes == [seen]
