@@ -36,7 +36,7 @@ def _ship(cells: Sequence[Cell]) -> Iterator[Shipped]:
         every = list(group)
         best = max((cell.quality.headline or 0 for cell in every if cell.quality), default=None)
         good = [cell for cell in every if best is None or _ap(cell) >= best - LOST]
-        if not good:
+        if len(every) < 2 or not good:
             continue
         fastest = min(_ms(cell) for cell in good)
         chosen = min(
