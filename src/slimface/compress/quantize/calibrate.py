@@ -92,7 +92,12 @@ def _listen(
         for name in CASCADE_NETS:
             limit = BANDS if name == CASCADE_NETS[0] else CROPS
             setattr(nets, name, _Ear(getattr(nets, name), seen.setdefault(name, []), limit))
-        return lambda: [setattr(nets, n, getattr(nets, n).network) for n in CASCADE_NETS] and None
+
+        def give_back() -> None:
+            for name in CASCADE_NETS:
+                setattr(nets, name, getattr(nets, name).network)
+
+        return give_back
     pipeline.network = _Ear(pipeline.network, seen.setdefault(WHOLE, []), 0)
 
     def restore() -> None:

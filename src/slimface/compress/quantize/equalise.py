@@ -48,7 +48,7 @@ def equalised(
     """
     fresh: dict[str, Floats] = {}
     for pair in _pairs(nodes, weights, outputs):
-        peak = seen[pair.tensor].peak if pair.tensor in seen else np.zeros(0)
+        peak = seen[pair.tensor].peak if pair.tensor in seen else np.zeros(0, np.float32)
         names = [pair.first.input[1], *(reader.input[1] for reader in pair.readers)]
         first, *next_ = (fresh.get(name, weights[name]) for name in names)
         if len(peak) != len(first):

@@ -104,7 +104,7 @@ def fake_quantize_(network: Network, inputs: Sequence[Floats], *, ranges: Method
     Raises:
         UsageError: No layer can be quantised, or an activation is no number.
     """
-    layers = {
+    layers: dict[str, nn.Module] = {
         name: layer
         for name, layer in network.named_modules()
         if isinstance(layer, nn.Conv2d | nn.Linear)
@@ -120,7 +120,8 @@ def fake_quantize_(network: Network, inputs: Sequence[Floats], *, ranges: Method
             continue  # a part that no picture reaches
         is_head = name in network.head_names
         answer = step_of(*range_of(after[name], ranges)) if is_head else None
-        layer.forward = _Rounded(layer, step_of(*range_of(before[name], ranges)), answer)
+        given = step_of(*range_of(before[name], ranges))
+        layer.forward = _Rounded(layer, given, answer)  # type: ignore[method-assign, assignment]
     for norm in network.modules():
         if isinstance(norm, _BatchNorm):
             norm.train = _Still(norm)  # type: ignore[method-assign, assignment]

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import Field
 
@@ -72,5 +72,5 @@ class Qat(Value):
         layers = fake_quantize_(net, inputs[name], ranges=self.ranges)
         log.info("%d layers learn in fake eight bits", layers)
         context.record("qat", {"layers": layers, "ranges": self.ranges, "pictures": self.pictures})
-        trained: N = self.train.learn(own, context)
-        return trained
+        trained: Any = self.train.learn(own, context)
+        return cast(N, trained)
