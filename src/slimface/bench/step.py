@@ -7,7 +7,7 @@ from pydantic import Field
 from slimface.bench.latency import benchmark
 from slimface.core.value import Value
 from slimface.errors import RecipeError
-from slimface.loading import load
+from slimface.loading import load_any
 from slimface.model.detector import Detector
 from slimface.order import FILE, Terms
 from slimface.step import Context, Role
@@ -36,7 +36,7 @@ class Measure(Value):
             )
         first, last = context.exported[0], context.exported[-1]
         files = [first] if first == last else [first, last]
-        digest = load(last).fingerprint()
+        digest = load_any(last).fingerprint()
         measured = benchmark(
             files, sizes=self.sizes, threads=self.threads, rounds=self.rounds, runs=self.runs
         )
