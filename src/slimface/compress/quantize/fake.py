@@ -121,7 +121,7 @@ def fake_quantize_(network: Network, inputs: Sequence[Floats], *, ranges: Method
         is_head = name in network.head_names
         answer = step_of(*range_of(after[name], ranges)) if is_head else None
         given = step_of(*range_of(before[name], ranges))
-        layer.forward = _Rounded(layer, given, answer)  # type: ignore[method-assign, assignment]
+        layer.forward = _Rounded(layer, given, answer)
     for norm in network.modules():
         if isinstance(norm, _BatchNorm):
             norm.train = _Still(norm)  # type: ignore[method-assign, assignment]
