@@ -46,7 +46,9 @@ def recipe(task: str) -> Recipe:
     """The training of a task, between two evaluations if it starts from published weights."""
     drawn, _, name = task.rpartition(":")
     changes, size_px = (SCRATCH[name], 160) if drawn else (ONWARDS[name], 320)
-    course = adapted(preset(zoo.entry(name).spec), onwards=not drawn, **changes)
+    course = adapted(
+        preset(zoo.entry(name).spec), onwards=not drawn, frozen_norms=not drawn, **changes
+    )
     plan = course.schedule
     if drawn:
         plan = plan.model_copy(update={"ema": 0.99, "warmup_epochs": 1.0, "decay": "cosine"})
@@ -76,7 +78,9 @@ def main() -> None:
     chosen = parser.parse_args()
     unknown = set(chosen.tasks) - set(tasks)
     if unknown:
-        parser.error(f"no task is called {', '.join(sorted(unknown))}; there are {', '.join(tasks)}")
+        parser.error(
+            f"no task is called {', '.join(sorted(unknown))}; there are {', '.join(tasks)}"
+        )
     os.environ.setdefault("SLIMFACE_WIDER", str(SHARED / "data" / "wider"))
     os.environ.setdefault("SLIMFACE_WEIGHTS", str(SHARED / "weights"))
     torch.set_num_threads(1)

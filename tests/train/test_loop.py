@@ -35,6 +35,19 @@ def test_the_loss_falls(detector: Detector, pictures: PictureSet) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
+def test_frozen_norms_keep_their_statistics_and_learn_all_the_same(
+    detector: Detector, pictures: PictureSet
+) -> None:
+    before = weights(detector)
+    plan = PLAN.model_copy(update={"epochs": 1, "ema": 0.0, "frozen_norms": True})
+    for _ in epochs(detector, batches(pictures), MultiBox(), plan):
+        pass
+    moved = {name for name, tensor in weights(detector).items() if not tensor.equal(before[name])}
+    norms = {name.rpartition(".")[0] for name in before if name.endswith("running_mean")}
+    assert not {name for name in moved if "running" in name or "tracked" in name}
+    assert {f"{norm}.weight" for norm in norms} & moved
+
+
 @pytest.mark.parametrize("stop_after", [1, 2, 4, 7])
 def test_a_killed_training_ends_like_an_uninterrupted_one(
     pictures: PictureSet, detector: Detector, tmp_path: Path, stop_after: int

@@ -54,6 +54,7 @@ def distill(
     json: JsonOption = False,
 ) -> None:
     """Train STUDENT on what TEACHER answers, beside what the annotations say."""
+    from slimface.model.zoo import names
     from slimface.recipe.recipe import Recipe
     from slimface.recipe.start import spec_of
     from slimface.train.presets import adapted, preset
@@ -61,6 +62,7 @@ def distill(
     course = adapted(
         preset(spec_of(student)),
         onwards=not scratch,
+        frozen_norms=not scratch and student in names(),
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,

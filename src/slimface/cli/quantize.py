@@ -152,6 +152,7 @@ def _recipe(
     course = adapted(
         preset(spec_of(model)),
         onwards=True,
+        frozen_norms=True,
         epochs=epochs or EPOCHS,
         learning_rate=learning_rate,
     )

@@ -92,6 +92,7 @@ def train(
 
     What no option says is as the family was published (slimface.train.presets).
     """
+    from slimface.model.zoo import names
     from slimface.recipe.classes import is_classifier
     from slimface.recipe.recipe import Recipe
     from slimface.recipe.start import spec_of
@@ -129,6 +130,7 @@ def train(
     course = adapted(
         preset(spec_of(model)),
         onwards=not random,
+        frozen_norms=not random and model in names(),
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,

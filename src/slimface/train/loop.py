@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from slimface.errors import CheckpointError, SlimfaceError
 from slimface.files import beside
@@ -229,6 +230,8 @@ def _walk(
     detector, schedule = trainer.detector, trainer.schedule
     while trainer.epoch < schedule.epochs:
         detector.train()
+        if schedule.frozen_norms:
+            _freeze_norms(detector)
         started = time.monotonic()
         for batch in batches.epoch(trainer.epoch, skip=trainer.batch):
             loss = _step(trainer, module, batch, criterion, len(batches))
@@ -246,6 +249,13 @@ def _walk(
             trainer.save(state)
             saved = time.monotonic()
         yield summary
+
+
+def _freeze_norms(detector: nn.Module) -> None:
+    """Let batch norms use the statistics they have, and leave those alone."""
+    for layer in detector.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.eval()
 
 
 def _step(

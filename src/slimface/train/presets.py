@@ -41,6 +41,7 @@ def adapted(
     train: Train,
     *,
     onwards: bool = False,
+    frozen_norms: bool = False,
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
@@ -56,6 +57,8 @@ def adapted(
     Args:
         train: The preset.
         onwards: Whether training starts from trained weights.
+        frozen_norms: Whether batch norms keep their statistics: for published weights, which have
+            those of whole pictures. What was cut since needs others.
         epochs: None: as in the preset; so for the others.
         batch_size: Pictures a step.
         learning_rate: Used as it is.
@@ -84,6 +87,7 @@ def adapted(
         "optimizer": optimizer or plan.optimizer,
         "warmup_epochs": plan.warmup_epochs * min(share, 1.0),
         "decay_epochs": tuple(at * share for at in plan.decay_epochs),
+        "frozen_norms": frozen_norms,
     }
     return train.model_copy(update={"schedule": plan.model_copy(update=changes)})
 

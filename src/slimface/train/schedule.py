@@ -39,6 +39,11 @@ class Schedule(Value):
     ema: float = Field(default=0.0, ge=0, lt=1)
     """Decay of the moving average of the weights, which is then what training returns; 0: none."""
 
+    frozen_norms: bool = False
+    """Batch norms keep their statistics (their scales and shifts learn on). Those of a published
+    detector are of whole pictures; crops have others, and one epoch of them costs RetinaFace four
+    points whatever the learning rate."""
+
     def rate_at(self, epoch: float) -> float:
         """Return the learning rate at a moment, measured in epochs."""
         if epoch < self.warmup_epochs:
