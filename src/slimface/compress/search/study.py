@@ -9,6 +9,7 @@ import os
 import socket
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,7 +167,10 @@ def _storage(optuna: Any, place: Path | str) -> "BaseStorage":
         return storage
     from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
-    _mend(place, JournalFileSymlinkLock(str(place)))
+    # A killed process may leave its lock. Two that wait for it would otherwise lose patience at
+    # the same moment, and the second would break the lock that the first has just taken.
+    patience = 15 + os.getpid() % 15
+    _mend(place, JournalFileSymlinkLock(str(place), grace_period=patience))
     try:
         journal: BaseStorage = optuna.storages.JournalStorage(JournalFileBackend(str(place)))
     except Exception as error:
@@ -189,7 +193,9 @@ def _mend(path: Path, lock: Any) -> None:
             with path.open("r+b") as file:
                 file.truncate(whole)
     finally:
-        lock.release()
+        # Whoever broke the lock meanwhile found the same half line.
+        with suppress(RuntimeError):
+            lock.release()
 
 
 def _unreadable(place: Path | str, error: Exception) -> DataError:
