@@ -52,6 +52,20 @@ def bytes_of(path: Path) -> int:
     return sum(file.stat().st_size for file in files)
 
 
+def make_folder(folder: Path, remedy: str = "Choose another place.") -> None:
+    """Make a folder, with those above it, unless it is there.
+
+    Raises:
+        UsageError: It cannot be made; ``remedy`` says what to do.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: the folder cannot be made ({error.strerror}).\n{remedy}"
+        ) from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` so that nobody ever sees half of it."""
     with beside(path) as part:

@@ -8,13 +8,13 @@ by the command that anybody would use, gate included: a converter that crashes e
 import hashlib
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import slimface
 from slimface.core.spec import CascadeSpec
-from slimface.deploy.runtimes import RUNTIMES
+from slimface.deploy.runtimes import FORMAT_OF, RUNTIMES
 from slimface.deploy.runtimes.cascade import is_cascade
 from slimface.errors import MissingError, ParityError, SlimfaceError, UsageError
 from slimface.files import home
@@ -22,18 +22,7 @@ from slimface.loading import load_any
 
 TORCH = "torch"
 
-FORMATS: Mapping[str, str] = {
-    "onnxruntime": "onnx",
-    "openvino": "openvino",
-    "ncnn": "ncnn",
-    "executorch": "executorch",
-    "litert": "litert",
-    "torchscript": "torchscript",
-    "torchmobile": "torchmobile",
-}
-"""Runtime -> the format it reads."""
-
-ALL = tuple(runtime for runtime in (TORCH, *FORMATS) if runtime != "torchmobile")
+ALL = tuple(runtime for runtime in (TORCH, *FORMAT_OF) if runtime != "torchmobile")
 """What ``all`` stands for: everything but what its makers gave up."""
 
 INT8 = "int8"
@@ -84,10 +73,11 @@ def runtimes_named(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if names == ("all",):
         return ALL
-    wrong = [name for name in names if name != TORCH and name not in FORMATS]
+    wrong = [name for name in names if name != TORCH and name not in FORMAT_OF]
     if wrong or not names:
         raise UsageError(
-            f"There is no runtime '{', '.join(wrong)}'.\nKnown: all, {TORCH}, {', '.join(FORMATS)}."
+            f"There is no runtime '{', '.join(wrong)}'.\n"
+            f"Known: all, {TORCH}, {', '.join(FORMAT_OF)}."
         )
     return names
 
@@ -153,9 +143,9 @@ class _Export:
     def carried_out(self, folder: Path, first: tuple[int, int], *, is_folder: bool) -> Contender:
         """Export the file if it is not there; files of any size are traced at the first one."""
         from slimface.export.form import Fixed
-        from slimface.export.formats import FORMATS as FORMS
+        from slimface.export.formats import FORMATS
 
-        kind = FORMS[FORMATS[self.runtime]]
+        kind = FORMATS[FORMAT_OF[self.runtime]]
         height, width = (self.height, self.width) if issubclass(kind, Fixed) else first
         suffix = "" if is_folder else kind.suffix
         stem = Path(self.model.partition(",")[0]).stem
@@ -169,7 +159,7 @@ class _Export:
                 if not self.is_quantized:
                     kind.parse(
                         {"precision": self.precision, "height": height, "width": width},
-                        where=f"{FORMATS[self.runtime]} in {self.precision}",
+                        where=f"{FORMAT_OF[self.runtime]} in {self.precision}",
                     )
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _run(self._words(path, height, width))
@@ -187,7 +177,7 @@ class _Export:
         else:
             verb = "export"
             options = {
-                "--format": FORMATS[self.runtime],
+                "--format": FORMAT_OF[self.runtime],
                 "--precision": self.precision,
                 "--size": f"{width}x{height}",
             }

@@ -63,10 +63,7 @@ def network_ms(
         pipeline = open_exported(file, threads=threads)
         images = _picture(pipeline.spec, height, width)
         contestants.append(partial(pipeline.network, images))
-    now = clock(threads)
-    least = [[_turn(one, now, runs) for one in contestants] for _ in range(rounds)]
-    middle: Floats = np.median(np.array(least), axis=0) * 1e3
-    return middle
+    return _in_turns(contestants, clock(threads), rounds, runs)
 
 
 def detection_ms(
@@ -91,9 +88,16 @@ def detection_ms(
         opened = load_any(file, threads=1)
         look = opened.classify if isinstance(opened, ClassPipeline) else opened.detect
         calls.append(partial(look, picture))
-    now = clock(1)
+    middle: list[float] = _in_turns(calls, clock(1), rounds, runs).tolist()
+    return middle
+
+
+def _in_turns(
+    calls: Sequence[Callable[[], object]], now: Callable[[], float], rounds: int, runs: int
+) -> Floats:
+    """Return the milliseconds of each call: the least of a turn, the median of the turns."""
     least = [[_turn(call, now, runs) for call in calls] for _ in range(rounds)]
-    middle: list[float] = (np.median(np.array(least), axis=0) * 1e3).tolist()
+    middle: Floats = np.median(np.array(least), axis=0) * 1e3
     return middle
 
 

@@ -16,6 +16,7 @@ from slimface.cli.run import (
     carry_out,
     source_of,
 )
+from slimface.cli.train import teach_
 
 
 def distill(
@@ -70,14 +71,7 @@ def distill(
     settings: dict[str, Any] = course.model_dump()
     if size is not None:
         settings["size_px"] = size
-    settings["criterion"] = {
-        "kind": "distill",
-        "teacher": teacher,
-        "weight": weight,
-        "temperature": temperature,
-        "feature_weight": feature_weight,
-        "of": settings["criterion"],
-    }
+    teach_(settings, teacher, weight, temperature, feature_weight)
     if unlabelled is not None:
         settings = {
             "kind": "pseudo_label",

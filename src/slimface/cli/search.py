@@ -142,6 +142,7 @@ def _carry_out(
     as_json: bool,
 ) -> None:
     from slimface.compress.search.step import Search
+    from slimface.files import make_folder
     from slimface.model.checkpoint import save
     from slimface.recipe.recipe import Recipe
     from slimface.recipe.start import start
@@ -152,7 +153,7 @@ def _carry_out(
         where="the command",
     )
     folder = run or Path("runs") / name
-    _make(folder)
+    make_folder(folder, "Choose another place with --run DIR.")
     detector, provenance = start(recipe)
     context = Context(
         folder=folder,
@@ -227,18 +228,6 @@ def _tell_rates(records: Path, path: Path, *, as_json: bool) -> None:
         caption=f"value {record['value']:.4f}, zeros {100 * record['zeros']:.2f} %",
     )
     diary.print(f"Model: {path}")
-
-
-def _make(folder: Path) -> None:
-    from slimface.errors import UsageError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"{folder}: the folder cannot be made ({error.strerror}).\n"
-            "Choose another place with --run DIR."
-        ) from error
 
 
 def _track(items: Iterable[Any], description: str, *, total: int | None = None) -> Iterator[Any]:

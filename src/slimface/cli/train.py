@@ -138,14 +138,7 @@ def train(
     )
     settings: dict[str, Any] = course.model_dump()
     if teacher is not None:
-        settings["criterion"] = {
-            "kind": "distill",
-            "teacher": teacher,
-            "weight": teacher_weight,
-            "temperature": temperature,
-            "feature_weight": feature_weight,
-            "of": settings["criterion"],
-        }
+        teach_(settings, teacher, teacher_weight, temperature, feature_weight)
     if size is not None:
         settings["size_px"] = size
     if ema is not None:
@@ -167,3 +160,21 @@ def train(
         where="the command",
     )
     carry_out(recipe, out, device=device, workers=workers, as_json=json)
+
+
+def teach_(
+    settings: dict[str, Any],
+    teacher: str,
+    weight: float,
+    temperature: float,
+    feature_weight: float,
+) -> None:
+    """Put a teacher around the criterion of a training."""
+    settings["criterion"] = {
+        "kind": "distill",
+        "teacher": teacher,
+        "weight": weight,
+        "temperature": temperature,
+        "feature_weight": feature_weight,
+        "of": settings["criterion"],
+    }

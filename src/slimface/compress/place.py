@@ -11,21 +11,15 @@ from pydantic import Field
 from slimface.bench.side_by_side import network_ms
 from slimface.core.budget import Budget
 from slimface.core.value import Value
+from slimface.deploy.runtimes import FORMAT_OF
 from slimface.errors import UsageError
 from slimface.export.formats import FORMATS
 from slimface.model.detector import Detector
 
 Floats = npt.NDArray[np.float64]
 
-RUNTIME_FORMATS = {
-    "onnxruntime": "onnx",
-    "openvino": "openvino",
-    "ncnn": "ncnn",
-    "executorch": "executorch",
-    "litert": "litert",
-    "torchscript": "torchscript",
-}
-"""The format that a detector is exported to for each runtime in which it can be measured."""
+MEASURABLE = tuple(runtime for runtime in FORMAT_OF if runtime != "torchmobile")
+"""Runtimes for which a detector is exported to be measured; not the one its makers gave up."""
 
 
 class Place(Value):
@@ -43,10 +37,10 @@ class Place(Value):
         Raises:
             UsageError: Nothing can be exported for that runtime.
         """
-        if budget.runtime not in RUNTIME_FORMATS:
+        if budget.runtime not in MEASURABLE:
             raise UsageError(
                 f"The budget {budget} names the runtime {budget.runtime!r}, for which nothing can "
-                f"be exported.\nThere are {', '.join(RUNTIME_FORMATS)}."
+                f"be exported.\nThere are {', '.join(MEASURABLE)}."
             )
         height, width = budget.size_px or (height_px, width_px)
         threads = budget.threads or 1
@@ -61,7 +55,7 @@ class Place(Value):
         Raises:
             MissingError, ParityError: As the format says.
         """
-        kind = RUNTIME_FORMATS[self.runtime]
+        kind = FORMAT_OF[self.runtime]
         form = FORMATS[kind](kind=kind, height=self.height_px, width=self.width_px)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"model{form.suffix}"

@@ -30,7 +30,7 @@ from slimface.core.value import Value
 from slimface.data.crops import SIDES, Cuts, Cutter, Finder, Kind, Net, Records, record_type
 from slimface.data.pictures import Annotated, PictureSet
 from slimface.errors import DataError, MissingError, UsageError
-from slimface.files import beside, write_text
+from slimface.files import beside, make_folder, write_text
 
 log = logging.getLogger(__name__)
 
@@ -148,12 +148,7 @@ def make_crops(
 
 def _begin(folder: Path, plan: Plan, planned: int) -> CropList:
     """Return what of a plan is done in a folder already."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"{folder}: the folder cannot be made ({error.strerror}).\nChoose another place."
-        ) from error
+    make_folder(folder)
     if not (folder / LIST).exists():
         return CropList(plan=plan, planned=planned)
     found = _read_list(folder)

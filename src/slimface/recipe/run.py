@@ -26,8 +26,8 @@ import torch
 import slimface
 from slimface.data.folders import SPLITS as CLASS_SPLITS
 from slimface.data.folders import ClassSource
-from slimface.errors import MissingError, UsageError
-from slimface.files import write_text
+from slimface.errors import MissingError
+from slimface.files import make_folder, write_text
 from slimface.model.checkpoint import fingerprint as model_fingerprint
 from slimface.model.checkpoint import load_checkpoint, save
 from slimface.model.network import Network
@@ -37,6 +37,8 @@ from slimface.recipe.gather import MODEL, Finished, exported_by, gather
 from slimface.recipe.recipe import AnyStep, Recipe, write_recipe
 from slimface.recipe.start import start
 from slimface.step import Context
+
+_ELSEWHERE = "Choose another place with --out DIR."
 
 SPLITS: tuple[Literal["train"], Literal["val"]] = ("train", "val")
 
@@ -71,14 +73,14 @@ def run(
     """
     _check_device(device)
     check(recipe)
-    _make(folder)
+    make_folder(folder, _ELSEWHERE)
     write_text(folder / "recipe.yaml", write_recipe(recipe))
     detector, provenance = start(recipe)
     fingerprint = _fingerprint_of_what_is_given(recipe, detector)
     kept = steps or folder / "steps"
     first = kept / f"00-start-{fingerprint[:12]}" / MODEL
     if not first.exists():
-        _make(first.parent)
+        make_folder(first.parent, _ELSEWHERE)
         save(detector, first, provenance=provenance)
     done: list[Finished] = []
     exported: tuple[Path, ...] = ()
@@ -90,7 +92,7 @@ def run(
         cached = (place / "done.json").exists()
         announce(number, step, cached)
         if not cached:
-            _make(place)
+            make_folder(place, _ELSEWHERE)
             context = Context(
                 folder=place,
                 source=recipe.source,
@@ -163,16 +165,6 @@ def _check_device(device: str) -> None:
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"{folder}: the folder cannot be made ({error.strerror}).\n"
-            "Choose another place with --out DIR."
-        ) from error
 
 
 def unfinished(folder: Path) -> Iterable[Path]:

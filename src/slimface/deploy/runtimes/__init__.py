@@ -18,6 +18,7 @@ from slimface.deploy.runtimes.description import (
 )
 from slimface.deploy.runtimes.onnxruntime import OnnxNetwork
 from slimface.deploy.runtimes.opening import (
+    FORMAT_OF,
     RUNTIMES,
     Opened,
     open_any_file,
@@ -30,6 +31,7 @@ __all__ = [
     "CLASS_NAMES",
     "DECODED_NAMES",
     "FILES_KEY",
+    "FORMAT_OF",
     "LANDMARKS_NAME",
     "MAX_MODEL_BYTES",
     "OUTPUTS_KEY",

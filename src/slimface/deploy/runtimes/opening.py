@@ -58,6 +58,17 @@ RUNTIMES: Mapping[str, Callable[[Path, bytes, int | None], Opened]] = {
 }
 """Suffix of an exported file -> how to open it."""
 
+FORMAT_OF: Mapping[str, str] = {
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+    "ncnn": "ncnn",
+    "executorch": "executorch",
+    "litert": "litert",
+    "torchscript": "torchscript",
+    "torchmobile": "torchmobile",
+}
+"""Runtime -> the format it reads."""
+
 
 def open_exported(path: str | Path, *, threads: int | None = None) -> Pipeline:
     """Open an exported file as a detector.
