@@ -1,23 +1,17 @@
 """ExecuTorch: ``.pte``. Its Python package needs torch; on phones the file runs without."""
 
 import threading
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from slimface.core.faces import Floats
-from slimface.deploy.pipeline import Answer
-from slimface.deploy.runtimes.description import (
-    does_not_run,
-    not_installed,
-    read_model,
-    read_sidecar,
-    unreadable,
-)
+from slimface.deploy.runtimes.description import does_not_run, not_installed, unreadable
+from slimface.deploy.runtimes.sidecar import OneByOneNetwork
 
 
-class ExecuTorchNetwork:
+class ExecuTorchNetwork(OneByOneNetwork):
     """A network run by ExecuTorch, picture by picture; it chooses its threads itself.
 
     Raises:
@@ -27,14 +21,7 @@ class ExecuTorchNetwork:
 
     runtime = "executorch"
 
-    def __init__(
-        self, path: str | Path, *, threads: int | None = None, content: bytes | None = None
-    ) -> None:
-        """Open a model; the arguments are those of ``OnnxNetwork``."""
-        self.path = Path(path)
-        content = content or read_model(self.path)
-        self.description, _ = read_sidecar(self.path, content)
-        self.metadata = self.description.metadata
+    def _open(self, content: bytes, files: Mapping[str, bytes], threads: int | None) -> None:
         try:
             import torch
             from executorch.runtime import Runtime
@@ -48,11 +35,6 @@ class ExecuTorchNetwork:
         except RuntimeError as error:
             raise unreadable(self.path, "ExecuTorch", error) from None
         self._lock = threading.Lock()
-
-    def __call__(self, images: Floats) -> Answer:
-        answers = [self._one(image[None]) for image in images]
-        joined = [np.concatenate(tensors) for tensors in zip(*answers, strict=True)]
-        return self.description.answer(joined)
 
     def _one(self, image: Floats) -> list[Floats]:
         with self._lock:

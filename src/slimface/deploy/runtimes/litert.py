@@ -1,22 +1,16 @@
 """LiteRT: ``.tflite``."""
 
 import threading
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 
 from slimface.core.faces import Floats
-from slimface.deploy.pipeline import Answer
-from slimface.deploy.runtimes.description import (
-    does_not_run,
-    not_installed,
-    read_model,
-    read_sidecar,
-    unreadable,
-)
+from slimface.deploy.runtimes.description import does_not_run, not_installed, unreadable
+from slimface.deploy.runtimes.sidecar import OneByOneNetwork
 
 
-class LiteRtNetwork:
+class LiteRtNetwork(OneByOneNetwork):
     """A network run by LiteRT (XNNPACK) on the processor, picture by picture.
 
     Raises:
@@ -26,14 +20,7 @@ class LiteRtNetwork:
 
     runtime = "litert"
 
-    def __init__(
-        self, path: str | Path, *, threads: int | None = None, content: bytes | None = None
-    ) -> None:
-        """Open a model; the arguments are those of ``OnnxNetwork``."""
-        self.path = Path(path)
-        content = content or read_model(self.path)
-        self.description, _ = read_sidecar(self.path, content)
-        self.metadata = self.description.metadata
+    def _open(self, content: bytes, files: Mapping[str, bytes], threads: int | None) -> None:
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
@@ -49,11 +36,6 @@ class LiteRtNetwork:
         # output_0, output_1, ...: the order of the list is not that of the tuple.
         self._outputs = sorted(signature["outputs"], key=lambda name: int(name.rpartition("_")[2]))
         self._lock = threading.Lock()
-
-    def __call__(self, images: Floats) -> Answer:
-        answers = [self._one(image[None]) for image in images]
-        joined = [np.concatenate(tensors) for tensors in zip(*answers, strict=True)]
-        return self.description.answer(joined)
 
     def _one(self, image: Floats) -> list[Floats]:
         with self._lock:

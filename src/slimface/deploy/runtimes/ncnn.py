@@ -1,22 +1,17 @@
 """ncnn: ``.param`` with its weights in ``.bin``."""
 
 import os
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 
 from slimface.core.faces import Floats
 from slimface.deploy.pipeline import Answer
-from slimface.deploy.runtimes.description import (
-    does_not_run,
-    not_installed,
-    read_model,
-    read_sidecar,
-    unreadable,
-)
+from slimface.deploy.runtimes.description import does_not_run, not_installed, unreadable
+from slimface.deploy.runtimes.sidecar import SidecarNetwork
 
 
-class NcnnNetwork:
+class NcnnNetwork(SidecarNetwork):
     """A network run by ncnn on the processor, picture by picture.
 
     Raises:
@@ -26,15 +21,7 @@ class NcnnNetwork:
 
     runtime = "ncnn"
 
-    def __init__(
-        self, path: str | Path, *, threads: int | None = None, content: bytes | None = None
-    ) -> None:
-        """Open a model; the arguments are those of ``OnnxNetwork``."""
-        self.path = Path(path)
-        content = content or read_model(self.path)
-        # ncnn trusts what it reads and may end the process; the digests are checked before.
-        self.description, files = read_sidecar(self.path, content)
-        self.metadata = self.description.metadata
+    def _open(self, content: bytes, files: Mapping[str, bytes], threads: int | None) -> None:
         try:
             import ncnn
         except ImportError as error:

@@ -1,21 +1,16 @@
 """OpenVINO: ``.xml`` with its weights in ``.bin``."""
 
 import threading
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from slimface.core.faces import Floats
 from slimface.deploy.pipeline import Answer
-from slimface.deploy.runtimes.description import (
-    does_not_run,
-    not_installed,
-    read_model,
-    read_sidecar,
-    unreadable,
-)
+from slimface.deploy.runtimes.description import does_not_run, not_installed, unreadable
+from slimface.deploy.runtimes.sidecar import SidecarNetwork
 
 
-class OpenVinoNetwork:
+class OpenVinoNetwork(SidecarNetwork):
     """A network run by OpenVINO on the processor, in float32.
 
     Raises:
@@ -25,14 +20,7 @@ class OpenVinoNetwork:
 
     runtime = "openvino"
 
-    def __init__(
-        self, path: str | Path, *, threads: int | None = None, content: bytes | None = None
-    ) -> None:
-        """Open a model; the arguments are those of ``OnnxNetwork``."""
-        self.path = Path(path)
-        content = content or read_model(self.path)
-        self.description, files = read_sidecar(self.path, content)
-        self.metadata = self.description.metadata
+    def _open(self, content: bytes, files: Mapping[str, bytes], threads: int | None) -> None:
         try:
             import openvino
         except ImportError as error:
