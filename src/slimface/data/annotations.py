@@ -30,6 +30,11 @@ class Entry(NamedTuple):
     line: int
     """Line of the name; 0 where the file has none."""
 
+    @property
+    def face_count(self) -> int:
+        """Faces listed, those without a size among them."""
+        return len(self.numbers)
+
 
 @dataclass(frozen=True, slots=True)
 class _Lines:

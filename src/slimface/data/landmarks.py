@@ -11,7 +11,6 @@ beside the file. Lines without landmarks (4 numbers) and without quality (19) ar
 Source: Deng et al., "RetinaFace", CVPR 2020, arXiv:1905.00641, section 4.1; annotations v1.1.
 """
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,11 +21,9 @@ import numpy.typing as npt
 
 from slimface.core.faces import LANDMARK_NAMES, Faces
 from slimface.data.annotations import PICTURE_SUFFIXES, is_inside, short, text_of
-from slimface.data.pictures import Annotated, PictureSet
+from slimface.data.pictures import Annotated, PictureSet, gathered
 from slimface.errors import DataError, MissingError
 from slimface.files import write_text
-
-log = logging.getLogger(__name__)
 
 LABELS = "label.txt"
 _POINTS = len(LANDMARK_NAMES)
@@ -52,6 +49,11 @@ class Labelled(NamedTuple):
 
     lines: tuple[int, ...]
     """Line of each face."""
+
+    @property
+    def face_count(self) -> int:
+        """Faces listed, those without a size among them."""
+        return len(self.boxes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,26 +164,15 @@ def read_landmarks(root: Path, split: str, *, partial: bool = False) -> PictureS
             "Name the folder with train/label.txt, train/images, val/label.txt and val/images "
             "(RetinaFace's annotations v1.1)."
         )
-    images = source.parent / "images"
-    pictures: list[Annotated] = []
-    absent = sizeless = 0
-    for entry in parse_labels(source):
-        if not (images / entry.name).is_file():
-            absent += 1
-            if not partial:
-                raise DataError(
-                    f"{source}:{entry.line}: the picture {entry.name} is not in {images}.\n"
-                    "Put it there; `slimface doctor` lists all, and leaves them out with --repair."
-                )
-            continue
-        one = _annotated(entry, images)
-        sizeless += len(entry.boxes) - len(one.faces)
-        pictures.append(one)
-    if sizeless:
-        log.info("%s: %d faces of no width or height were left out", source, sizeless)
-    if absent:
-        log.info("%s: %d pictures are not in %s and were left out", source, absent, images)
-    return PictureSet(f"landmarks-{split}", tuple(pictures))
+    return gathered(
+        f"landmarks-{split}",
+        parse_labels(source),
+        _annotated,
+        source=source,
+        images=source.parent / "images",
+        advice="Put it there; `slimface doctor` lists all, and leaves them out with --repair.",
+        partial=partial,
+    )
 
 
 def _annotated(entry: Labelled, images: Path) -> Annotated:

@@ -1,15 +1,20 @@
 """Annotated pictures: which pictures there are, and the faces known to be on them."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
+from typing import Protocol, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from slimface.core.faces import Faces
+from slimface.errors import DataError
+
+log = logging.getLogger(__name__)
 
 ATTRIBUTE_NAMES = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 """What WIDER FACE says about each face beside its box, in the order of its files."""
@@ -82,3 +87,90 @@ class PictureSet:
             if one.faces.landmarks is not None:
                 digest.update(np.ascontiguousarray(one.faces.landmarks, dtype="<f4").tobytes())
         return digest.hexdigest()
+
+
+class Listed(Protocol):
+    """A picture in a file of annotations."""
+
+    @property
+    def name(self) -> str:
+        """Path below the folder of pictures."""
+        ...
+
+    @property
+    def line(self) -> int:
+        """Line of the name."""
+        ...
+
+    @property
+    def face_count(self) -> int:
+        """Faces listed, those without a size among them."""
+        ...
+
+
+L = TypeVar("L", bound=Listed)
+
+
+def gathered(
+    name: str,
+    entries: Iterable[L],
+    annotated: Callable[[L, Path], Annotated],
+    *,
+    source: Path,
+    images: Path,
+    advice: str,
+    partial: bool,
+) -> PictureSet:
+    """Return the pictures that a file of annotations lists.
+
+    What is left out is counted in the log: faces without a size, and pictures that are not there.
+
+    Args:
+        name: Of the set.
+        entries: What the file says.
+        annotated: Makes a picture of an entry and the folder of pictures; drops sizeless faces.
+        source: The file.
+        images: The folder of pictures.
+        advice: What to do about a picture that is not there.
+        partial: Leave such pictures out.
+
+    Raises:
+        DataError: A picture is not there, and the set is not to be partial.
+    """
+    present = _Present(images)
+    pictures: list[Annotated] = []
+    absent = sizeless = 0
+    for entry in entries:
+        if entry.name not in present:
+            absent += 1
+            if not partial:
+                raise DataError(
+                    f"{source}:{entry.line}: the picture {entry.name} is not in {images}.\n{advice}"
+                )
+            continue
+        one = annotated(entry, images)
+        sizeless += entry.face_count - len(one.faces)
+        pictures.append(one)
+    if sizeless:
+        log.info("%s: %d faces of no width or height were left out", source, sizeless)
+    if absent:
+        log.info("%s: %d pictures are not in %s and were left out", source, absent, images)
+    return PictureSet(name, tuple(pictures))
+
+
+class _Present:
+    """Which pictures are there; each folder is listed once, as asking for each file is slow."""
+
+    def __init__(self, images: Path) -> None:
+        self.images = images
+        self.folders: dict[str, set[str]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        folder, _, file = name.rpartition("/")
+        if folder not in self.folders:
+            try:
+                with os.scandir(self.images / folder) as found:
+                    self.folders[folder] = {file.name for file in found if file.is_file()}
+            except OSError:
+                self.folders[folder] = set()
+        return file in self.folders[folder]

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from slimface.core.faces import Faces, Floats
@@ -81,7 +82,40 @@ class PlainAugment(_Augmentation):
         return mirrored(plan) if rng.random() < self.mirror else plan
 
 
-class S3fdAugment(_Augmentation):
+class _Crops(_Augmentation):
+    """What those that crop share: a window, one of five filters, other colours, maybe a mirror."""
+
+    def plan(
+        self,
+        shape: tuple[int, int],
+        faces: Faces,
+        rng: np.random.Generator,
+        size_px: int,
+        *,
+        reduce: bool = False,
+    ) -> Plan:
+        """Decide on a sample of a picture of this height and width."""
+        window = self._window(shape, faces, rng, size_px)
+        plan = look_through(window, shape, faces, size_px, self.min_area_px, reduce=reduce)
+        plan = replace(
+            plan,
+            interpolation=_INTERPOLATIONS[rng.integers(len(_INTERPOLATIONS))],
+            colour=self._recolour(rng),
+        )
+        return mirrored(plan) if rng.random() < self.mirror else plan
+
+    def _window(
+        self, shape: tuple[int, int], faces: Faces, rng: np.random.Generator, size_px: int
+    ) -> Window:
+        """Draw the part of the picture that a sample shows."""
+        raise NotImplementedError
+
+    def _recolour(self, rng: np.random.Generator) -> Recolour | None:
+        """Draw the change of colours; None for none."""
+        raise NotImplementedError
+
+
+class S3fdAugment(_Crops):
     """The augmentation of S3FD, PyramidBox and EResFD.
 
     With a probability of ``anchor_share``, data-anchor sampling: a random face is brought to about
@@ -126,27 +160,12 @@ class S3fdAugment(_Augmentation):
     saturation: float = Field(default=0.5, ge=0, lt=1)
     hue_degrees: float = Field(default=25, ge=0, le=180)
 
-    def plan(
-        self,
-        shape: tuple[int, int],
-        faces: Faces,
-        rng: np.random.Generator,
-        size_px: int,
-        *,
-        reduce: bool = False,
-    ) -> Plan:
-        """Decide on a sample of a picture of this height and width."""
+    def _window(
+        self, shape: tuple[int, int], faces: Faces, rng: np.random.Generator, size_px: int
+    ) -> Window:
         if len(faces) and rng.random() < self.anchor_share:
-            window = self._anchor_window(shape, faces, rng, size_px)
-        else:
-            window = _square_window(shape, faces.boxes, rng)
-        plan = look_through(window, shape, faces, size_px, self.min_area_px, reduce=reduce)
-        plan = replace(
-            plan,
-            interpolation=_INTERPOLATIONS[rng.integers(len(_INTERPOLATIONS))],
-            colour=self._recolour(rng),
-        )
-        return mirrored(plan) if rng.random() < self.mirror else plan
+            return self._anchor_window(shape, faces, rng, size_px)
+        return _square_window(shape, faces.boxes, rng)
 
     def _anchor_window(
         self, shape: tuple[int, int], faces: Faces, rng: np.random.Generator, size_px: int
@@ -163,9 +182,8 @@ class S3fdAugment(_Augmentation):
         return Window(x, y, side)
 
     def _recolour(self, rng: np.random.Generator) -> Recolour | None:
-        coins = rng.random(4) < self.colour_share
-        swings = coins * rng.uniform(-1, 1, 4)
-        if not coins.any():
+        swings = _swings(self.colour_share, rng)
+        if swings is None:
             return None
         return Recolour(
             1 + swings[0] * self.brightness,
@@ -175,7 +193,7 @@ class S3fdAugment(_Augmentation):
         )
 
 
-class RetinaFaceAugment(_Augmentation):
+class RetinaFaceAugment(_Crops):
     """The augmentation of RetinaFace and YuNet: a square crop, colour, mirror.
 
     The side of the crop is one of ``shares`` of the picture's shorter side; crops are drawn until
@@ -213,24 +231,10 @@ class RetinaFaceAugment(_Augmentation):
     saturation: float = Field(default=0.5, ge=0, lt=1)
     hue_degrees: float = Field(default=36, ge=0, le=180)
 
-    def plan(
-        self,
-        shape: tuple[int, int],
-        faces: Faces,
-        rng: np.random.Generator,
-        size_px: int,
-        *,
-        reduce: bool = False,
-    ) -> Plan:
-        """Decide on a sample of a picture of this height and width."""
-        window = self._crop(shape, faces.boxes, rng) or Window(0, 0, max(shape))
-        plan = look_through(window, shape, faces, size_px, self.min_area_px, reduce=reduce)
-        plan = replace(
-            plan,
-            interpolation=_INTERPOLATIONS[rng.integers(len(_INTERPOLATIONS))],
-            colour=self._recolour(rng),
-        )
-        return mirrored(plan) if rng.random() < self.mirror else plan
+    def _window(
+        self, shape: tuple[int, int], faces: Faces, rng: np.random.Generator, size_px: int
+    ) -> Window:
+        return self._crop(shape, faces.boxes, rng) or Window(0, 0, max(shape))
 
     def _crop(
         self, shape: tuple[int, int], boxes: Floats, rng: np.random.Generator
@@ -247,9 +251,8 @@ class RetinaFaceAugment(_Augmentation):
         return Window(float(x), float(y), float(sides[valid[0]]))
 
     def _recolour(self, rng: np.random.Generator) -> Recolour | None:
-        coins = rng.random(4) < self.colour_share
-        swings = coins * rng.uniform(-1, 1, 4)
-        if not coins.any():
+        swings = _swings(self.colour_share, rng)
+        if swings is None:
             return None
         # What they call contrast multiplies every channel, around no mean.
         return Recolour(
@@ -261,6 +264,13 @@ class RetinaFaceAugment(_Augmentation):
 
 
 Augment = Annotated[S3fdAugment | RetinaFaceAugment | PlainAugment, Field(discriminator="kind")]
+
+
+def _swings(share: float, rng: np.random.Generator) -> npt.NDArray[np.float64] | None:
+    """Draw four numbers from -1 to 1, each 0 but for a ``share`` of draws; None if all are."""
+    coins = rng.random(4) < share
+    swings = coins * rng.uniform(-1, 1, 4)
+    return swings if coins.any() else None
 
 
 def _offset(low: float, high: float, length: float, side: float, rng: np.random.Generator) -> float:

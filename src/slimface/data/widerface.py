@@ -1,6 +1,5 @@
 """WIDER FACE: its folders of pictures and annotations, in and out."""
 
-import logging
 import math
 import shutil
 from collections.abc import Iterable, Iterator
@@ -10,11 +9,9 @@ import numpy as np
 
 from slimface.core.faces import Faces
 from slimface.data.annotations import QUIRK, Entry, parse_mat, parse_txt
-from slimface.data.pictures import ATTRIBUTE_NAMES, Annotated, PictureSet
+from slimface.data.pictures import ATTRIBUTE_NAMES, Annotated, PictureSet, gathered
 from slimface.errors import DataError, MissingError
 from slimface.files import write_text
-
-log = logging.getLogger(__name__)
 
 
 def read_widerface(
@@ -44,27 +41,15 @@ def read_widerface(
     root = Path(root)
     source = annotations or _annotations(root, split)
     entries = parse_mat(source) if source.suffix == ".mat" else parse_txt(source)
-    images = root / f"WIDER_{split}" / "images"
-    present = _Present(images)
-    pictures: list[Annotated] = []
-    absent = sizeless = 0
-    for entry in entries:
-        if entry.name not in present:
-            absent += 1
-            if not partial:
-                raise DataError(
-                    f"{source}:{entry.line}: the picture {entry.name} is not in {images}.\n"
-                    "Put it there, or say that the folder is a part of the data set (partial)."
-                )
-            continue
-        one = _annotated(entry, images)
-        sizeless += len(entry.numbers) - len(one.faces)
-        pictures.append(one)
-    if sizeless:
-        log.info("%s: %d faces of no width or height were left out", source, sizeless)
-    if absent:
-        log.info("%s: %d pictures are not in %s and were left out", source, absent, images)
-    return PictureSet(f"widerface-{split}", tuple(pictures))
+    return gathered(
+        f"widerface-{split}",
+        entries,
+        _annotated,
+        source=source,
+        images=root / f"WIDER_{split}" / "images",
+        advice="Put it there, or say that the folder is a part of the data set (partial).",
+        partial=partial,
+    )
 
 
 def _annotated(entry: Entry, images: Path) -> Annotated:
@@ -84,23 +69,6 @@ def _annotations(root: Path, split: str) -> Path:
         "Name the folder that holds WIDER_train, WIDER_val and wider_face_split; "
         "`slimface demo data DIR` draws a small one."
     )
-
-
-class _Present:
-    """Which pictures are there; each folder is listed once, as asking for each file is slow."""
-
-    def __init__(self, images: Path) -> None:
-        self.images = images
-        self.folders: dict[str, set[str]] = {}
-
-    def __contains__(self, name: str) -> bool:
-        folder, _, file = name.rpartition("/")
-        if folder not in self.folders:
-            try:
-                self.folders[folder] = {file.name for file in (self.images / folder).iterdir()}
-            except OSError:
-                self.folders[folder] = set()
-        return file in self.folders[folder]
 
 
 def write_widerface(pictures: PictureSet, root: Path, split: str) -> Path:
