@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from slimface.deploy.draw import write_picture
-from slimface.deploy.pipeline import Picture
-from slimface.deploy.runtimes import OnnxNetwork
+from slimface.deploy.pipeline import Picture, Pipeline
+from slimface.deploy.runtimes.opening import Described
 from slimface.errors import UsageError
 from slimface.export.gate import export
 from slimface.export.golden import golden
@@ -78,16 +78,17 @@ def write_page(folder: Path, name: str, provenance: Mapping[str, Any]) -> None:
     apps = files("slimface.export") / "apps"
     for page in (*(apps / "web" / file for file in PAGE), apps / "js" / "slimface.js"):
         (folder / page.name).write_bytes(page.read_bytes())
-    proof = golden(load(folder / "model.onnx"))
+    pipeline = load(folder / "model.onnx")
+    proof = golden(pipeline)
     write_picture(folder / "sample.png", proof.picture)
     write_text(folder / "golden.json", json.dumps(proof.as_json(), indent=1) + "\n")
-    said = {"licence": provenance.get("licence", ""), **describe(folder / "model.onnx")}
+    said = {"licence": provenance.get("licence", ""), **_described(pipeline)}
     write_text(folder / "spec.json", json.dumps({"name": name, **said}, indent=1) + "\n")
 
 
-def describe(model: Path) -> dict[str, Any]:
-    """Return what ``slimface.js`` must know of an ONNX file to feed and read it."""
-    said = OnnxNetwork(model).description
+def _described(pipeline: Pipeline) -> dict[str, Any]:
+    """Return what ``slimface.js`` must know of an exported file to feed and read it."""
+    said = cast(Described, pipeline.network).description
     return {
         "spec": said.spec.model_dump(mode="json"),
         "outputs": said.outputs,

@@ -192,17 +192,6 @@ class _Bound(NamedTuple):
         return "bytes" if self.unit == "size" else self.unit
 
 
-def countable(budget: Budget) -> Unit:
-    """Return what a budget counts.
-
-    Raises:
-        BudgetError: It needs a measurement.
-    """
-    if budget.unit == "ms" or budget.unit == "size":
-        raise _unmeasured(budget)
-    return budget.unit
-
-
 def _known(budget: Budget, costs: CostModel) -> Unit | Measured:
     if (budget.unit == "ms" or budget.unit == "size") and budget.unit not in costs.meters:
         raise _unmeasured(budget)
