@@ -73,7 +73,7 @@ def test_no_draw_is_wasted_and_the_best_meets_the_budget(
     assert profile(best, 96, 128).macs == finding.best.costs[0]
     assert finding.before == (profile(detector, 96, 128).macs,)
     assert finding.decided_by == "average precision"
-    assert finding.best.average_precision is not None
+    assert finding.best.score is not None
     assert len([one for one in finding.finalists if one.trained_loss is not None]) == 2
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from slimface.core.spec import DetectorSpec
 from slimface.deploy.classify import ClassPipeline
 from slimface.deploy.media import Picture
+from slimface.deploy.pipeline import Pipeline
 from slimface.deploy.preprocess import Normaliser
-from slimface.deploy.runtimes import open_exported
+from slimface.deploy.runtimes import open_any_file
 from slimface.loading import load_any
 
 Floats = npt.NDArray[np.float64]
@@ -50,7 +50,7 @@ def network_ms(
     Args:
         files: Exported files, of any runtime.
         threads: To compute with.
-        height: Of the picture.
+        height: Of the picture; classifiers see it at their own size.
         width: Of the picture.
         rounds: Turns of each file.
         runs: Runs of each turn that count.
@@ -60,9 +60,8 @@ def network_ms(
     """
     contestants = []
     for file in files:
-        pipeline = open_exported(file, threads=threads)
-        images = _picture(pipeline.spec, height, width)
-        contestants.append(partial(pipeline.network, images))
+        opened = open_any_file(file, threads=threads)
+        contestants.append(partial(opened.network, _images(opened, height, width)))
     return _in_turns(contestants, clock(threads), rounds, runs)
 
 
@@ -111,7 +110,9 @@ def _turn(call: Callable[[], object], now: Callable[[], float], runs: int) -> fl
     return float(best)
 
 
-def _picture(spec: DetectorSpec, height: int, width: int) -> npt.NDArray[np.float32]:
+def _images(opened: Pipeline | ClassPipeline, height: int, width: int) -> npt.NDArray[np.float32]:
     """Return noise as the pipeline would feed it to the network."""
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Normaliser(spec.preprocess)([noise], height, width)
+    if isinstance(opened, ClassPipeline):
+        return opened.prepare([noise])
+    return Normaliser(opened.spec.preprocess)([noise], height, width)

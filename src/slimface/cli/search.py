@@ -201,15 +201,21 @@ def _tell(finding: "Finding", folder: Path, path: Path, *, as_json: bool) -> Non
             for cost, before, file in zip(one.costs, finding.before, files, strict=True)
         ]
         trained = "" if one.trained_loss is None else f"{one.trained_loss:.4f}"
-        scored = "" if one.average_precision is None else f"{100 * one.average_precision:.2f}"
+        scored = "" if one.score is None else f"{100 * one.score:.2f}"
         rows.append([one.number, f"{one.loss:.4f}", trained, scored, *costs])
     print_table(
         "Finalists, best first",
-        ["candidate", "loss", "after training", "AP", *(one.unit for one in finding.budgets)],
+        [
+            "candidate",
+            "loss",
+            "after training",
+            finding.scored_by,
+            *(one.unit for one in finding.budgets),
+        ],
         rows,
         caption=f"{len(finding.losses):,} candidates; decided by {finding.decided_by}. The whole "
-        f"model's loss is {finding.parent_loss:.4f}. AP is of held-out training pictures, or of "
-        "the validation split if it was asked for: compare it within this search only.",
+        f"model's loss is {finding.parent_loss:.4f}. Scores are of held-out training pictures, or "
+        "of the validation split if that was asked for: compare them within this search only.",
     )
     diary.print(f"Model: {path}\nPage:  {folder / 'search.html'}")
 

@@ -28,7 +28,7 @@ from slimface.bench.surfaces import ALIGNMENT, Surface
 from slimface.compress.place import Place
 from slimface.model.channels import ChannelGroup, channel_groups
 from slimface.model.cost import CostModel, cost_model
-from slimface.model.detector import Detector
+from slimface.model.network import Network
 from slimface.model.surgery import remove_channels
 from slimface.model.widths import is_depthwise
 
@@ -92,7 +92,7 @@ class LatencyTable:
     @classmethod
     def measure(
         cls,
-        detector: Detector,
+        detector: Network,
         place: Place | None = None,
         *,
         groups: tuple[ChannelGroup, ...] | None = None,
@@ -152,7 +152,7 @@ class LatencyTable:
         values = columns @ self._pixels / 1e6
         return np.stack([np.ones_like(alone), alone, values], axis=-1)
 
-    def _fitted(self, detector: Detector, groups: Sequence[ChannelGroup], track: Track) -> Self:
+    def _fitted(self, detector: Network, groups: Sequence[ChannelGroup], track: Track) -> Self:
         """Fit whole networks; take what was measured before, if it was."""
         kept = KeptTimes(self.place.runtime, self.place.threads)
         key = self._key(detector)
@@ -178,7 +178,7 @@ class LatencyTable:
         )
         return replace(self, _fit=fit, error=error)
 
-    def _key(self, detector: Detector) -> str:
+    def _key(self, detector: Network) -> str:
         """What tells architectures apart, whatever their weights."""
         shapes = [[name, *tensor.shape] for name, tensor in detector.state_dict().items()]
         about = [type(detector).__name__, str(self.place), self.sizes.tolist(), shapes]
@@ -201,7 +201,7 @@ class LatencyTable:
 
     def _time(
         self,
-        detector: Detector,
+        detector: Network,
         groups: Sequence[ChannelGroup],
         widths: npt.NDArray[np.intp],
         track: Track,
@@ -217,7 +217,7 @@ class LatencyTable:
             return found
 
 
-def _uses(detector: Detector, costs: CostModel, place: Place) -> Iterator[tuple[int, Surface]]:
+def _uses(detector: Network, costs: CostModel, place: Place) -> Iterator[tuple[int, Surface]]:
     """Each use of a convolution whose widths can change: its layer in ``costs``, and what it is."""
     ghost = copy.deepcopy(detector).to("meta").eval()
     numbers = {name: i for i, name in enumerate(costs.layers)}

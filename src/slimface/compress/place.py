@@ -1,4 +1,4 @@
-"""Place: where milliseconds are measured, and how a detector gets there."""
+"""Place: where milliseconds are measured, and how a network gets there."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +14,12 @@ from slimface.core.value import Value
 from slimface.deploy.runtimes import FORMAT_OF
 from slimface.errors import UsageError
 from slimface.export.formats import FORMATS
-from slimface.model.detector import Detector
+from slimface.model.network import Network
 
 Floats = npt.NDArray[np.float64]
 
 MEASURABLE = tuple(runtime for runtime in FORMAT_OF if runtime != "torchmobile")
-"""Runtimes for which a detector is exported to be measured; not the one its makers gave up."""
+"""Runtimes for which a network is exported to be measured; not the one its makers gave up."""
 
 
 class Place(Value):
@@ -49,8 +49,8 @@ class Place(Value):
     def __str__(self) -> str:
         return f"{self.runtime}:{self.threads}t:{self.width_px}x{self.height_px}"
 
-    def export(self, detector: Detector, folder: Path) -> Path:
-        """Write ``detector`` into ``folder`` as this runtime takes it, and return the file.
+    def export(self, network: Network, folder: Path) -> Path:
+        """Write ``network`` into ``folder`` as this runtime takes it, and return the file.
 
         Raises:
             MissingError, ParityError: As the format says.
@@ -59,7 +59,8 @@ class Place(Value):
         form = FORMATS[kind](kind=kind, height=self.height_px, width=self.width_px)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"model{form.suffix}"
-        form.write(detector, path)
+        # Formats take any network that they can trace.
+        form.write(network, path)  # type: ignore[arg-type]
         return path
 
     def network_ms(self, files: Sequence[Path], *, rounds: int = 12) -> Floats:

@@ -103,14 +103,14 @@ def _rates(finding: Finding) -> Html:
 
 
 def _table(finding: Finding) -> Html:
-    heads = ("candidate", "loss", "after training", "average precision", "costs")
+    heads = ("candidate", "loss", "after training", finding.scored_by, "costs")
     rows = [
         tag(
             "tr",
             tag("td", str(one.number)),
             tag("td", f"{one.loss:.4f}"),
             tag("td", "" if one.trained_loss is None else f"{one.trained_loss:.4f}"),
-            tag("td", "" if one.average_precision is None else f"{one.average_precision:.4f}"),
+            tag("td", "" if one.score is None else f"{one.score:.4f}"),
             tag("td", _cost(finding, one)),
         )
         for one in finding.finalists or (finding.best,)

@@ -21,7 +21,7 @@ from slimface.compress.prune.probe import Probe, first_order, strengths
 from slimface.core.value import Value
 from slimface.errors import CheckpointError, UsageError
 from slimface.model.channels import ChannelGroup, Member
-from slimface.model.detector import Detector
+from slimface.model.network import Network
 
 Reduction = Literal["mean", "sum", "max", "product", "first"]
 Normalise = Literal["mean", "l2", "none"]
@@ -37,7 +37,7 @@ class _Importance(Value, ABC):
 
     @abstractmethod
     def places(
-        self, detector: Detector, groups: Sequence[ChannelGroup], probe: Probe | None
+        self, detector: Network, groups: Sequence[ChannelGroup], probe: Probe | None
     ) -> dict[str, Tensor]:
         """Return values ``(places, group.size)``, none negative, by the name of the group."""
 
@@ -50,7 +50,7 @@ class _OfFilters(_Importance):
         """Score the rows of ``filters`` ``(c, k)``."""
 
     def places(
-        self, detector: Detector, groups: Sequence[ChannelGroup], probe: Probe | None
+        self, detector: Network, groups: Sequence[ChannelGroup], probe: Probe | None
     ) -> dict[str, Tensor]:
         """Score the filters that write each group."""
         values = {}
@@ -139,7 +139,7 @@ class NormScale(_Importance):
     normalise: Normalise = "none"
 
     def places(
-        self, detector: Detector, groups: Sequence[ChannelGroup], probe: Probe | None
+        self, detector: Network, groups: Sequence[ChannelGroup], probe: Probe | None
     ) -> dict[str, Tensor]:
         """Read the scales.
 
@@ -157,7 +157,7 @@ class NormScale(_Importance):
         return scales | L2().places(detector, without, probe)
 
 
-def _scales(detector: Detector, group: ChannelGroup) -> list[Tensor]:
+def _scales(detector: Network, group: ChannelGroup) -> list[Tensor]:
     """Of each batch norm that a group passes."""
     return [
         layer.weight.detach().float().abs()[torch.as_tensor(member.positions[:, 0])]
@@ -174,7 +174,7 @@ class Random(_Importance):
     seed: int = 0
 
     def places(
-        self, detector: Detector, groups: Sequence[ChannelGroup], probe: Probe | None
+        self, detector: Network, groups: Sequence[ChannelGroup], probe: Probe | None
     ) -> dict[str, Tensor]:
         """Draw values between 0 and 1."""
         generator = torch.Generator().manual_seed(self.seed)
@@ -190,7 +190,7 @@ class Activation(_Importance):
     kind: Literal["activation"] = "activation"
 
     def places(
-        self, detector: Detector, groups: Sequence[ChannelGroup], probe: Probe | None
+        self, detector: Network, groups: Sequence[ChannelGroup], probe: Probe | None
     ) -> dict[str, Tensor]:
         """Watch the detector look at some pictures.
 
@@ -219,7 +219,7 @@ class Taylor(_Importance):
     """Let the effects on different pictures cancel, and take the absolute value at the end."""
 
     def places(
-        self, detector: Detector, groups: Sequence[ChannelGroup], probe: Probe | None
+        self, detector: Network, groups: Sequence[ChannelGroup], probe: Probe | None
     ) -> dict[str, Tensor]:
         """Follow the loss of some pictures backwards.
 
@@ -239,7 +239,7 @@ DATA_DRIVEN = (Activation, Taylor)
 
 
 def importances(
-    detector: Detector,
+    detector: Network,
     groups: Sequence[ChannelGroup],
     importance: Importance,
     probe: Probe | None = None,
@@ -295,7 +295,7 @@ def _reduced(places: Tensor, rule: Reduction) -> Tensor:
             return places[0]
 
 
-def _members(detector: Detector, group: ChannelGroup) -> list[tuple[Member, nn.Module]]:
+def _members(detector: Network, group: ChannelGroup) -> list[tuple[Member, nn.Module]]:
     """The places on the writing side, with their layers."""
     return [
         (member, detector.get_submodule(member.module))

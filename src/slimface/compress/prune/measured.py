@@ -21,7 +21,7 @@ from slimface.core.budget import Budget
 from slimface.errors import BudgetError
 from slimface.model.channels import ChannelGroup
 from slimface.model.cost import CostModel, Measured, Meter, Unit
-from slimface.model.detector import Detector
+from slimface.model.network import Network
 from slimface.model.surgery import remove_channels
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Found:
 
 
 def meet_measured(
-    detector: Detector,
+    detector: Network,
     groups: tuple[ChannelGroup, ...],
     costs: CostModel,
     budgets: Sequence[Budget],
@@ -133,7 +133,7 @@ def _place(budgets: Sequence[Budget], costs: CostModel) -> Place:
 
 
 def _predictions(
-    detector: Detector,
+    detector: Network,
     groups: tuple[ChannelGroup, ...],
     costs: CostModel,
     budgets: Sequence[Budget],

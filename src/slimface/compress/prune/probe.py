@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from slimface.data.batches import Batch
 from slimface.model.channels import ChannelGroup, Member
-from slimface.model.detector import Detector
+from slimface.model.network import Network
 from slimface.train.criterion import Criterion
 
 
@@ -22,9 +22,7 @@ class Probe:
     criterion: Criterion
 
 
-def strengths(
-    detector: Detector, groups: Sequence[ChannelGroup], probe: Probe
-) -> dict[str, Tensor]:
+def strengths(detector: Network, groups: Sequence[ChannelGroup], probe: Probe) -> dict[str, Tensor]:
     """Return the mean absolute value of each channel at each layer that reads it.
 
     Returns:
@@ -52,7 +50,7 @@ def strengths(
 
 
 def first_order(
-    detector: Detector,
+    detector: Network,
     groups: Sequence[ChannelGroup],
     probe: Probe,
     *,
@@ -78,7 +76,7 @@ def first_order(
     return {name: value.abs() / len(probe.batches) for name, value in totals.items()}
 
 
-def _on_activations(detector: Detector, groups: Sequence[ChannelGroup], probe: Probe) -> Any:
+def _on_activations(detector: Network, groups: Sequence[ChannelGroup], probe: Probe) -> Any:
     """For each batch: group -> effects ``(1, size)``."""
     seen: list[tuple[str, Tensor]] = []
 
@@ -109,7 +107,7 @@ def _summed(sums: dict[str, Tensor], group: ChannelGroup) -> Tensor:
     return total
 
 
-def _on_weights(detector: Detector, groups: Sequence[ChannelGroup], probe: Probe) -> Any:
+def _on_weights(detector: Network, groups: Sequence[ChannelGroup], probe: Probe) -> Any:
     """For each batch: group -> effects ``(writers, size)``."""
     with _Watched(detector, (), lambda _, value: value) as watched, torch.enable_grad():
         own = watched.detector
@@ -144,7 +142,7 @@ class _Watched:
 
     def __init__(
         self,
-        detector: Detector,
+        detector: Network,
         groups: Sequence[ChannelGroup],
         note: Callable[[str, Tensor], Tensor],
     ) -> None:

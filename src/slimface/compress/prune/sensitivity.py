@@ -24,7 +24,7 @@ from slimface.errors import UsageError
 from slimface.files import home, write_text
 from slimface.model.channels import ChannelGroup
 from slimface.model.checkpoint import fingerprint
-from slimface.model.detector import Detector
+from slimface.model.network import Network
 from slimface.model.surgery import silence_
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Sensitivities(Value):
 
 
 def sensitivities(
-    detector: Detector,
+    detector: Network,
     groups: Sequence[ChannelGroup],
     scores: Mapping[str, Tensor],
     probe: Probe,
@@ -128,7 +128,7 @@ def sensitivities(
     return found
 
 
-def _loss(detector: Detector, probe: Probe) -> float:
+def _loss(detector: Network, probe: Probe) -> float:
     device = next(detector.parameters()).device
     total = 0.0
     with torch.no_grad():
@@ -140,7 +140,7 @@ def _loss(detector: Detector, probe: Probe) -> float:
 
 
 def _place(
-    detector: Detector,
+    detector: Network,
     groups: Sequence[ChannelGroup],
     scores: Mapping[str, Tensor],
     probe: Probe,

@@ -13,7 +13,7 @@ from slimface.compress.search.surface import Bound
 from slimface.core.budget import Budget
 from slimface.model.channels import ChannelGroup
 from slimface.model.cost import CostModel, cost_model
-from slimface.model.detector import Detector
+from slimface.model.network import Network
 from slimface.model.surgery import fold_batch_norms
 
 _ROUNDS = 24
@@ -25,7 +25,7 @@ Count = Callable[[Floats], float]
 
 def bounds_of(
     budgets: Sequence[Budget],
-    detector: Detector,
+    detector: Network,
     groups: tuple[ChannelGroup, ...],
     costs: CostModel,
     track: Track,
@@ -57,7 +57,7 @@ def bounds_of(
 
 
 def measure(
-    budgets: Sequence[Budget], detectors: Sequence[Detector], costs: CostModel
+    budgets: Sequence[Budget], detectors: Sequence[Network], costs: CostModel
 ) -> list[tuple[float | None, ...]]:
     """Export detectors and return what their files cost, measured side by side.
 
@@ -100,7 +100,7 @@ def place_of(budget: Budget, costs: CostModel) -> Place:
 
 def _count(
     budget: Budget,
-    detector: Detector,
+    detector: Network,
     groups: tuple[ChannelGroup, ...],
     costs: CostModel,
     track: Track,

@@ -17,7 +17,7 @@ from slimface.compress.search.space import Space
 from slimface.compress.search.study import finished, owner, running
 from slimface.compress.search.surface import Surface
 from slimface.model.channels import ChannelGroup
-from slimface.model.detector import Detector
+from slimface.model.network import Network
 from slimface.model.surgery import remove_channels
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ _REPEATS = 200
 class Ground:
     """What all candidates of a search have in common."""
 
-    detector: Detector
+    detector: Network
     groups: tuple[ChannelGroup, ...]
     scores: Mapping[str, "Tensor"]
     space: Space
     surface: Surface
     bench: Bench
 
-    def cut(self, widths: Floats) -> Detector:
+    def cut(self, widths: Floats) -> Network:
         """Return the detector at these widths, its least important channels removed."""
         gone = (self.surface.costs.sizes - widths).astype(int).tolist()
         names = self.surface.costs.names

@@ -9,21 +9,17 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field
 
 from slimface.compress.search.candidates import Candidate, Ground
 from slimface.compress.search.proxy import Repeated, ShortTraining, recalibrate_
 from slimface.compress.search.study import finished, owner, running
-from slimface.core.record import Longest
+from slimface.compress.search.tasks import Judges
 from slimface.core.value import Value
-from slimface.evaluate.evaluator import DEFAULT_RULE, evaluate
-from slimface.evaluate.truth import Truth
-from slimface.evaluate.widerface import truth_of
 from slimface.model.checkpoint import load_checkpoint, save
-from slimface.model.detector import Detector
-from slimface.model.predictor import pipeline
+from slimface.model.network import Network
 from slimface.step import Context
 
 if TYPE_CHECKING:
@@ -44,14 +40,14 @@ class Finals(Value):
 
     training: ShortTraining = ShortTraining()
     verified: int = Field(default=4, ge=0)
-    """The best after training, to be scored by average precision; 0: none."""
+    """The best after training, to be scored by average precision or accuracy; 0: none."""
 
-    on: Literal["held_out", "val"] = "held_out"
+    on: Judges = "held_out"
     """Score on the training pictures that are held out, so that the validation pictures stay
     unseen until the end, or on those."""
 
     longest_px: int | None = Field(default=None, ge=64)
-    """Size at which pictures are scored; None: their own."""
+    """Size at which faces are looked for; None: that of the pictures."""
 
 
 class Round:
@@ -152,33 +148,17 @@ class Arena:
         save(detector, self._path(candidate))
         return self.ground.bench.loss(detector)
 
-    def restored(self, candidate: Candidate) -> Detector:
+    def restored(self, candidate: Candidate) -> Network:
         """Return a candidate as its training has left it; made again if that was elsewhere."""
         path = self._path(candidate)
         if not path.exists():
             self.train(candidate)
-        return load_checkpoint(path).detector
+        return load_checkpoint(path).network
 
-    def precision(self, detector: Detector) -> float:
-        """Return the mean average precision over the subsets of the scored pictures."""
-        source = self.context.source
-        assert source is not None
-        if self.finals.on == "val":
-            pictures = source.pictures("val")
-            truth = truth_of(pictures, source.folder())
-        else:
-            pictures = self.ground.bench.check
-            truth = Truth.of(pictures)
-        longest = self.finals.longest_px
-        evaluation = evaluate(
-            pipeline(detector, device=self.ground.bench.device),
-            pictures,
-            truth,
-            rule=DEFAULT_RULE if longest is None else Longest(longest_px=longest),
-            resamples=0,
-        )
-        found = [subset.average_precision or 0.0 for subset in evaluation.subsets]
-        return sum(found) / len(found)
+    def score(self, detector: Network) -> float:
+        """Return what a detector is worth on the pictures that decide."""
+        bench, finals = self.ground.bench, self.finals
+        return bench.task.score(detector, finals.on, bench.device, finals.longest_px)
 
     def _path(self, candidate: Candidate) -> Path:
         return self.context.folder / "finalists" / f"{candidate.number:05d}.safetensors"

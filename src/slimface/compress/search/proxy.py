@@ -10,30 +10,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from slimface.compress.search.tasks import Task, task_of
 from slimface.core.value import Value
-from slimface.data.batches import Batch, Batches
-from slimface.data.pictures import PictureSet
 from slimface.data.transforms import Augment, PlainAugment, S3fdAugment
-from slimface.errors import CheckpointError, UsageError
-from slimface.model.detector import Detector, RawTensors
+from slimface.errors import CheckpointError
+from slimface.model.network import Network
 from slimface.step import Context
-from slimface.train.criterion import MultiBox
+from slimface.train.around import innermost
+from slimface.train.criteria import AnyCriterion
+from slimface.train.criterion import Criterion
 from slimface.train.loop import epochs, validation_loss
 from slimface.train.schedule import Schedule
-from slimface.train.step import split
 
 log = logging.getLogger(__name__)
-
-_FACE = 0.5
-"""Where the parent is this sure of a face, a candidate should have its box too."""
 
 
 class Proxy(Value):
@@ -65,41 +61,36 @@ class Proxy(Value):
     against: Literal["truth", "parent"] = "truth"
     """Whether the loss compares with the annotations or with what the whole detector says."""
 
-    criterion: MultiBox = MultiBox()
+    criterion: AnyCriterion | None = None
+    """The loss; that of the network's task if none is named."""
 
-    def bench(self, detector: Detector, context: Context) -> "Bench":
+    def bench(self, detector: Network, context: Context) -> "Bench":
         """Cut the crops out and try the whole detector on them.
 
         Raises:
             UsageError: There are too few pictures with faces.
             CheckpointError: The detector's answers are not numbers.
         """
-        if context.source is None:
-            raise UsageError("A search needs pictures.\nName them with --data DIR.")
-        learn, check = split(context.source.pictures("train").with_faces(), self.share)
-        if not len(learn) or not len(check):
-            raise UsageError(
-                f"{len(learn) + len(check)} pictures with faces are too few to hold "
-                f"{self.share:.0%} of them out.\nBring more pictures."
-            )
+        task = task_of(detector, context, self.share)
+        criterion = task.criterion if self.criterion is None else innermost(self.criterion)
         bench = Bench(
             self,
-            learn,
-            check,
-            tuple(self._crops(learn, self.calibration, context, "calibration")),
-            tuple(self._crops(check, self.held_out, context, "held-out")),
+            task,
+            criterion,
+            tuple(self._crops(task, task.learn, self.calibration, context, "calibration")),
+            tuple(self._crops(task, task.check, self.held_out, context, "held-out")),
             context.device,
         )
         return bench.beside(detector)
 
-    def _crops(self, pictures: PictureSet, count: int, context: Context, what: str) -> list[Batch]:
-        batches = Batches(
+    def _crops(
+        self, task: Task, pictures: Any, count: int, context: Context, what: str
+    ) -> list[Any]:
+        batches = task.loader(
             pictures,
             augment=self.augment,
             size_px=self.size_px,
             batch_size=min(self.batch_size, max(count, 1)),
-            seed=0,
-            workers=0,
             drop_last=False,
         )
         wanted = math.ceil(count / self.batch_size)
@@ -114,29 +105,29 @@ class Bench:
     """Crops, ready to try candidates on."""
 
     proxy: Proxy
-    learn: PictureSet
-    """Training pictures that are not held out."""
+    task: Task
+    criterion: Criterion
+    calibration: tuple[Any, ...]
+    """Batches that norms are estimated on."""
 
-    check: PictureSet
-    """Those that are."""
+    held_out: tuple[Any, ...]
+    """Batches that the loss is taken on."""
 
-    calibration: tuple[Batch, ...]
-    held_out: tuple[Batch, ...]
     device: str
-    expected: tuple[RawTensors, ...] = ()
-    """What the whole detector says to each held-out batch."""
+    expected: tuple[Any, ...] = ()
+    """What the whole network says to each held-out batch."""
 
     parent_loss: float = math.nan
     """Of the whole detector, with its own batch norms."""
 
-    def beside(self, detector: Detector) -> "Bench":
+    def beside(self, detector: Network) -> "Bench":
         """Return a bench that knows what the whole detector says.
 
         Raises:
             CheckpointError: It says nothing that is a number.
         """
         expected = tuple(_answers(detector.to(self.device), self.held_out))
-        if not all(bool(torch.isfinite(raw.logits).all()) for raw in expected):
+        if not all(bool(torch.isfinite(self.task.logits(raw)).all()) for raw in expected):
             raise CheckpointError(
                 f"{detector.spec.name} answers pictures with infinite or undefined numbers.\n"
                 "Its weights are damaged; train or load it again."
@@ -144,19 +135,19 @@ class Bench:
         bench = replace(self, expected=expected)
         return replace(bench, parent_loss=bench.loss(detector))
 
-    def judge(self, detector: Detector) -> float:
+    def judge(self, detector: Network) -> float:
         """Re-estimate the batch norms of ``detector``, in place, and return its held-out loss."""
         detector.to(self.device)
         recalibrate_(detector, self.calibration)
         return self.loss(detector)
 
-    def loss(self, detector: Detector) -> float:
+    def loss(self, detector: Network) -> float:
         """Return the held-out loss of a detector as it is; not finite if its answers are not."""
         if self.proxy.against == "truth":
-            return validation_loss(detector, self.held_out, self.proxy.criterion)
+            return validation_loss(detector, self.held_out, self.criterion)
         found = _answers(detector, self.held_out)
-        pairs = [_distance(ours, theirs) for ours, theirs in zip(found, self.expected, strict=True)]
-        return float(torch.stack(pairs).mean())
+        pairs = zip(found, self.expected, strict=True)
+        return float(torch.stack([self.task.distance(*pair) for pair in pairs]).mean())
 
 
 class ShortTraining(Value):
@@ -171,24 +162,23 @@ class ShortTraining(Value):
 
     def crops(self, bench: Bench, context: Context) -> "Repeated":
         """Cut the crops out, once for all candidates."""
-        count = min(self.pictures, len(bench.learn))
-        chosen = bench.learn.subset([i * len(bench.learn) // count for i in range(count)])
-        batches = Batches(
-            chosen,
+        every = bench.task.learn
+        count = min(self.pictures, len(every))
+        batches = bench.task.loader(
+            every.subset([i * len(every) // count for i in range(count)]),
             augment=self.augment,
             size_px=self.size_px,
             batch_size=min(self.schedule.batch_size, count),
             seed=context.seed,
-            workers=0,
         )
         shown = context.track(batches.epoch(0), "cutting training crops", total=len(batches))
         return Repeated(list(shown))
 
-    def __call__(self, detector: Detector, crops: "Repeated", bench: Bench) -> None:
+    def __call__(self, detector: Network, crops: "Repeated", bench: Bench) -> None:
         """Train ``detector`` in place."""
         detector.to(bench.device).requires_grad_(True)
         torch.manual_seed(0)
-        for _ in epochs(detector, crops, bench.proxy.criterion, self.schedule):
+        for _ in epochs(detector, crops, bench.criterion, self.schedule):
             pass
         detector.eval()
 
@@ -197,19 +187,19 @@ class ShortTraining(Value):
 class Repeated:
     """The same batches in every epoch."""
 
-    batches: Sequence[Batch]
+    batches: Sequence[Any]
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
         return len(self.batches)
 
-    def epoch(self, index: int, *, skip: int = 0) -> Sequence[Batch]:
+    def epoch(self, index: int, *, skip: int = 0) -> Sequence[Any]:
         """Return the batches, without the first ``skip``."""
         return self.batches[skip:]
 
 
 @torch.no_grad()
-def recalibrate_(detector: Detector, batches: Sequence[Batch]) -> None:
+def recalibrate_(detector: Network, batches: Sequence[Any]) -> None:
     """Replace the statistics of all batch norms by those over ``batches``, equally weighted."""
     if not batches:
         return
@@ -219,7 +209,7 @@ def recalibrate_(detector: Detector, batches: Sequence[Batch]) -> None:
 
 
 @contextmanager
-def _estimating(detector: Detector) -> Iterator[None]:
+def _estimating(detector: Network) -> Iterator[None]:
     norms = [
         layer
         for layer in detector.modules()
@@ -241,23 +231,13 @@ def _estimating(detector: Detector) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _answers(detector: Detector, batches: Sequence[Batch]) -> Iterator[RawTensors]:
+def _answers(detector: Network, batches: Sequence[Any]) -> Iterator[Any]:
     detector.eval()
     for batch in batches:
         yield detector(_prepared(detector, batch))
 
 
-def _prepared(detector: nn.Module, batch: Batch) -> Tensor:
+def _prepared(detector: Network, batch: Any) -> Tensor:
     device = next(detector.parameters()).device
-    images: Tensor = detector.prepare(batch.images.to(device))  # type: ignore[operator]
+    images = detector.prepare(batch.images.to(device))
     return images.contiguous(memory_format=torch.channels_last)
-
-
-def _distance(ours: RawTensors, theirs: RawTensors) -> Tensor:
-    """How far the answers are apart, for each face that the parent sees."""
-    sure = theirs.logits.sigmoid()
-    faces = sure > _FACE
-    count = faces.sum().clamp(min=1)
-    scores = (ours.logits.sigmoid() - sure).square().sum()
-    boxes = functional.smooth_l1_loss(ours.offsets[faces], theirs.offsets[faces], reduction="sum")
-    return (scores + boxes) / count

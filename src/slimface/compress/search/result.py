@@ -37,7 +37,9 @@ class Found(Value):
     """Of the coupled groups, in the order of ``groups``."""
 
     trained_loss: float | None = None
-    average_precision: float | None = None
+    score: float | None = None
+    """Average precision or accuracy, between 0 and 1."""
+
     measured: tuple[float | None, ...] = ()
     """What its exported file costs, in the order of the budgets; None for what is counted."""
 
@@ -64,7 +66,8 @@ class Finding(Value):
     sizes: tuple[int, ...]
     """Their channels before any cut."""
 
-    decided_by: Literal["proxy", "training", "average precision"]
+    decided_by: Literal["proxy", "training", "average precision", "accuracy"]
+    scored_by: Literal["average precision", "accuracy"]
     best: Found
     front: tuple[Found, ...]
     """Candidates that no other beats in loss and in the first cost, cheapest first."""
@@ -96,7 +99,7 @@ def tell(
             rates=ground.space.values(one.widths),
             widths=tuple(one.widths.astype(int).tolist()),
             trained_loss=trained.get(one.number),
-            average_precision=scored.get(one.number),
+            score=scored.get(one.number),
         )
 
     bounds = ground.surface.bounds
@@ -110,6 +113,7 @@ def tell(
         key=lambda one: _rank(one, trained, scored),
     )
     best = finalists[0] if finalists else min(meeting, key=lambda one: one.loss)
+    scored_by = ground.bench.task.score_name
     return Finding(
         model=ground.detector.spec.name,
         budgets=search.budgets,
@@ -118,7 +122,8 @@ def tell(
         parent_loss=ground.bench.parent_loss,
         groups=ground.surface.costs.names,
         sizes=tuple(ground.surface.costs.sizes.tolist()),
-        decided_by="average precision" if scored else "training" if trained else "proxy",
+        decided_by=scored_by if scored else "training" if trained else "proxy",
+        scored_by=scored_by,
         best=found(best),
         front=tuple(found(one) for one in _front(candidates)),
         finalists=tuple(found(one) for one in finalists),

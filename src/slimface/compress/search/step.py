@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast
 
 import numpy as np
 from pydantic import Field
@@ -34,7 +34,7 @@ from slimface.errors import UsageError
 from slimface.model.channels import channel_groups
 from slimface.model.checkpoint import fingerprint
 from slimface.model.cost import cost_model
-from slimface.model.detector import Detector
+from slimface.model.network import Network
 from slimface.order import FLOAT, LEARNT, NORMS, Terms
 from slimface.step import Context
 
@@ -43,14 +43,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+N = TypeVar("N", bound=Network)
 Rate = Annotated[float, Field(ge=0, le=1)]
 
 
 class Search(Value):
-    """Search the rate of each part of a detector, under one or several budgets.
+    """Search the rate of each part of a network, under one or several budgets.
 
     Every draw is projected onto the budgets, so none is wasted. A proxy judges all candidates, the
-    best of them are trained shortly, and the best of these scored by average precision. All that
+    best of them are trained shortly, and the best of these scored: detectors by average precision,
+    classifiers by accuracy. All that
     is finished stays in an Optuna study: a killed search goes on, and several processes or
     machines may share it.
     """
@@ -96,15 +98,19 @@ class Search(Value):
     """Name of the study in its storage."""
 
     height_px: int = 480
-    """Input height for which MACs are counted, unless a budget names another."""
+    """Input height for which MACs are counted, unless a budget names another or the network takes
+    only one."""
 
     width_px: int = 640
 
     def terms(self) -> Terms:
         """Return what the step needs of the steps before it, and what it leaves."""
-        return Terms(needs=frozenset({FLOAT, LEARNT, NORMS}), tasks=frozenset({"detection"}))
+        return Terms(
+            needs=frozenset({FLOAT, LEARNT, NORMS}),
+            tasks=frozenset({"detection", "classification"}),
+        )
 
-    def __call__(self, detector: Detector, context: Context) -> Detector:
+    def __call__(self, detector: N, context: Context) -> N:
         """Return the best candidate, after its short training if there was one.
 
         Raises:
@@ -118,7 +124,7 @@ class Search(Value):
         context.record("search", finding)
         return best
 
-    def find(self, detector: Detector, context: Context) -> tuple[Finding, Detector]:
+    def find(self, detector: N, context: Context) -> tuple[Finding, N]:
         """As calling the step; return what was found along with the best candidate."""
         ground = self.ground(detector, context)
         study = self._open("", ground, context)
@@ -136,7 +142,8 @@ class Search(Value):
         finding = tell(self, ground, candidates, trained, scored)
         if any(budget.is_measured for budget in self.budgets):
             finding = self._confirmed(finding, arena, candidates)
-        return finding, arena.restored(_numbered(candidates, finding.best.number))
+        best = arena.restored(_numbered(candidates, finding.best.number))
+        return finding, cast(N, best)
 
     def _confirmed(self, finding: Finding, arena: Arena, candidates: list[Candidate]) -> Finding:
         """Export the best few and let their files decide: the best of those within tolerance."""
@@ -146,7 +153,7 @@ class Search(Value):
         before, *after = measure(self.budgets, [whole, *made], arena.ground.surface.costs)
         return confirm(finding, few, before, after)
 
-    def ground(self, detector: Detector, context: Context) -> Ground:
+    def ground(self, detector: Network, context: Context) -> Ground:
         """Check everything that can be checked before the first candidate, and cut the crops.
 
         Raises:
@@ -159,7 +166,9 @@ class Search(Value):
             )
         detector = detector.eval()
         groups = channel_groups(detector)
-        costs = cost_model(detector, groups, self.height_px, self.width_px)
+        costs = cost_model(
+            detector, groups, *(detector.input_size or (self.height_px, self.width_px))
+        )
         space = Space.over(groups, costs, self.variables)
         bounds = bounds_of(self.budgets, detector, groups, costs, context.track)
         surface = Surface.of(costs, bounds, max_rate=self.max_rate, multiple_of=self.multiple_of)
@@ -169,9 +178,10 @@ class Search(Value):
         return Ground(detector, groups, scores, space, surface, bench)
 
     def _open(self, part: str, ground: Ground, context: Context) -> "Study":
+        task = ground.bench.task
         identity = {
             "model": fingerprint(ground.detector),
-            "pictures": ground.bench.learn.fingerprint() + ground.bench.check.fingerprint(),
+            "pictures": task.learn.fingerprint() + task.check.fingerprint(),
         }
         times = [bound.before for bound in ground.surface.bounds if not bound.steady]
         if times:
@@ -227,7 +237,7 @@ class Search(Value):
             return trained, {}
 
         def score(number: int) -> float:
-            return arena.precision(arena.restored(candidate_of(study, number)))
+            return arena.score(arena.restored(candidate_of(study, number)))
 
         scoring = Round(self._open("verified", arena.ground, arena.context), score)
         return trained, scoring.run(best[: self.finals.verified], track, "scoring the best")
