@@ -12,7 +12,7 @@ from pathlib import Path
 from slimface.deploy.container import check_size, read_header
 from slimface.deploy.decode import Reduction, decode
 from slimface.deploy.pixels import Picture as Picture
-from slimface.deploy.video import VIDEO_SUFFIXES, Video, read_video
+from slimface.deploy.video import VIDEO_SUFFIXES, Video, opencv_for, read_video
 from slimface.errors import DataError, MissingError, SlimfaceError, UsageError
 
 MAX_PIXELS = 100_000_000
@@ -131,7 +131,8 @@ def expand(inputs: Sequence[str | Path]) -> list[Source]:
     Folders are searched to any depth, in the order of their names. Each name is unique.
 
     Raises:
-        MissingError: A path leads nowhere, or a folder or pattern holds no picture.
+        MissingError: A path leads nowhere, a folder or pattern holds no picture, or OpenCV, which
+            reads videos and cameras, is not installed.
     """
     found: list[tuple[Path, Path]] = []
     cameras: list[Source] = []
@@ -152,10 +153,14 @@ def expand(inputs: Sequence[str | Path]) -> list[Source]:
     if len(set(names)) < len(names):
         common = Path(os.path.commonpath([file.resolve().parent for file, _ in unique]))
         names = [file.resolve().relative_to(common).as_posix() for file, _ in unique]
-    return [
+    things = [
         Source(name, file, is_picture=file.suffix.lower() not in VIDEO_SUFFIXES)
         for name, (file, _) in zip(names, unique, strict=True)
-    ] + cameras
+    ]
+    for thing in (*things, *cameras):
+        if not thing.is_picture:
+            opencv_for(f"reading {thing.path or thing.name}")
+    return things + cameras
 
 
 def _pictures_in(folder: Path) -> list[Path]:

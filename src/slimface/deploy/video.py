@@ -39,7 +39,7 @@ def read_video(
         DataError: The file cannot be opened, its frames are too large, or it ends before the last
             frame it announces.
     """
-    opencv = _opencv(f"reading {path or name}")
+    opencv = opencv_for(f"reading {path or name}")
     capture = _opened(opencv, name, path)
     try:
         width = int(capture.get(opencv.CAP_PROP_FRAME_WIDTH))
@@ -65,7 +65,12 @@ def read_video(
         capture.release()
 
 
-def _opencv(what: str) -> Any:
+def opencv_for(what: str) -> Any:
+    """Return OpenCV.
+
+    Raises:
+        MissingError: It is not installed, and ``what`` cannot be done.
+    """
     if cv2 is None:
         raise MissingError(
             f"{what} needs the package opencv-python-headless, which is not installed.\n"
@@ -115,7 +120,7 @@ class VideoFile:
             MissingError: OpenCV is not installed.
             DataError: No encoder for it is at hand.
         """
-        self._opencv = _opencv(f"writing {path}")
+        self._opencv = opencv_for(f"writing {path}")
         self.path = path.with_suffix(".mp4")
         self._part = path.with_name(f".{os.getpid()}-{path.stem}.mp4")
         self._size = (width, height)
