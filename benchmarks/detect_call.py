@@ -15,12 +15,12 @@ import time
 import tracemalloc
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from slimface.bench.latency import drawn_scene
 from slimface.bench.machine import load_average, this_machine
 from slimface.deploy.pipeline import Pipeline
+from slimface.deploy.pixels import limit_threads, resized
 from slimface.loading import load
 
 START = """
@@ -103,7 +103,7 @@ def main() -> None:
         "--shrink", type=int, default=1, help="divide the sides by this for --calls"
     )
     options = parser.parse_args()
-    cv2.setNumThreads(1)
+    limit_threads(1)
     picture = drawn_scene()
     for path in options.models:
         pipeline = load(path, threads=1)
@@ -112,8 +112,8 @@ def main() -> None:
         processor_ms(pipeline, picture, 100)
         start(path)
         if options.calls:
-            sides = (640 // options.shrink, 480 // options.shrink)
-            growth(pipeline, cv2.resize(picture, sides), options.calls)
+            sides = (480 // options.shrink, 640 // options.shrink)
+            growth(pipeline, resized(picture, *sides), options.calls)
     machine = this_machine()
     print(f"{machine.processor}, 1 thread, load average {load_average()} of {machine.cores} cores")
 

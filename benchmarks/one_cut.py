@@ -14,9 +14,10 @@ from tempfile import TemporaryDirectory
 
 from pydantic import TypeAdapter
 
+from slimface.compress.look import Look
 from slimface.compress.prune.allocate import Allocator
-from slimface.compress.prune.step import Look, Prune
-from slimface.compress.search.proxy import recalibrate_
+from slimface.compress.prune.step import Prune
+from slimface.compress.repair.norms import recalibrate_
 from slimface.data.batches import Batch, Batches
 from slimface.data.pictures import PictureSet
 from slimface.data.source import WiderFace
@@ -74,7 +75,7 @@ def main() -> int:
                 keep = step.choose(detector, groups, context, scores=scores).keep
                 cut = remove_channels(detector, keep, groups=groups)
                 before = validation_loss(cut, held_out, MultiBox())
-                recalibrate_(cut, calibration)
+                recalibrate_(cut, [batch.images for batch in calibration])
                 cells.append(f"{before:.2f} / {validation_loss(cut, held_out, MultiBox()):.2f}")
             name = " ".join(str(value) for value in importance.values())
             print(f"| {name} | {' | '.join(cells)} |", flush=True)

@@ -18,7 +18,7 @@ import torch
 from scipy.stats import spearmanr
 
 from slimface.compress.search.finalists import Arena, Finals
-from slimface.compress.search.proxy import Proxy, ShortTraining, recalibrate_
+from slimface.compress.search.proxy import Proxy, ShortTraining
 from slimface.compress.search.step import Search
 from slimface.data.source import WiderFace
 from slimface.data.transforms import S3fdAugment
@@ -79,7 +79,7 @@ def main() -> None:
                 cut, started = ground.cut(widths), time.process_time()
                 row[name] = bench.judge(cut), time.process_time() - started
             cut = ground.cut(widths)
-            recalibrate_(cut, ground.bench.calibration)
+            ground.bench.mend_(cut)
             before = arena.precision(cut)
             training(cut, crops, ground.bench)
             row["loss after training"] = ground.bench.loss(cut), 0.0

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from slimface.compress.look import Look
 from slimface.compress.prune.allocate import Allocator, CostAware, Global, Uniform, choose
 from slimface.compress.prune.importance import (
     L1,
@@ -16,7 +17,7 @@ from slimface.compress.prune.importance import (
     Taylor,
     importances,
 )
-from slimface.compress.prune.step import Look, Prune
+from slimface.compress.prune.step import Prune
 from slimface.core.budget import parse_budget
 from slimface.core.spec import DetectorSpec
 from slimface.data.source import DrawnScenes

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from slimface.compress.search.finalists import Finals
-from slimface.compress.search.proxy import Proxy, ShortTraining, recalibrate_
+from slimface.compress.search.proxy import Proxy, ShortTraining
 from slimface.compress.search.result import Finding, confirm
 from slimface.compress.search.step import Search
 from slimface.compress.search.study import JOURNAL, open_study
@@ -326,7 +326,7 @@ def test_judging_is_deterministic_and_changes_statistics_alone(
 def test_re_estimated_statistics_are_those_of_the_crops(detector: Detector, tmp_path: Path) -> None:
     bench = PROXY.bench(detector, context(tmp_path))
     twin = build(eresfd.naver(width=8), seed=0)
-    recalibrate_(twin, bench.calibration)
+    bench.mend_(twin)
     (batch,) = bench.calibration
     with torch.no_grad():
         first = twin.base.conv1[0](twin.prepare(batch.images))

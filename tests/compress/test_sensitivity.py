@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from slimface.compress.look import Look
 from slimface.compress.prune.allocate import Sensitivity
 from slimface.compress.prune.importance import Fpgm, importances
 from slimface.compress.prune.probe import Probe
 from slimface.compress.prune.sensitivity import Curve, Sensitivities, sensitivities
-from slimface.compress.prune.step import Look
 from slimface.core.budget import parse_budget
 from slimface.data.source import DrawnScenes
 from slimface.errors import UsageError

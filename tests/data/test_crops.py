@@ -12,7 +12,7 @@ import pytest
 from slimface.core.boxes import overlaps
 from slimface.core.faces import Faces
 from slimface.data.crop_set import LIST, CropSet, Opening, make_crops
-from slimface.data.crops import SIDES, Cuts, Cutter, Kind
+from slimface.data.crops import SIDES, Cuts, Cutter, Kind, record_type
 from slimface.data.drawn import Drawn, draw
 from slimface.data.pictures import Annotated, PictureSet
 from slimface.deploy.cascade_geometry import Geometry
@@ -21,6 +21,7 @@ from slimface.deploy.draw import write_picture
 from slimface.deploy.media import read_picture
 from slimface.errors import DataError, MissingError, UsageError
 from slimface.model import mtcnn
+from slimface.train.crops import mirror_
 
 SMALL = Cuts(smallest_px=12, negatives=6, tries=8, near=2, landmark_tries=5)
 SPECS = [mtcnn.facenet(), mtcnn.floor()]
@@ -72,9 +73,9 @@ def test_what_a_net_is_taught_is_decoded_to_the_annotated_box(pictures, spec):
     windows = np.concatenate([corner, corner + rng.integers(12, 60, (50, 1))], axis=1)
     targets = rng.uniform(0, 100, (50, 4)).astype(np.float32)
     points = rng.uniform(0, 100, (50, 5, 2)).astype(np.float32)
-    for net, boxes in enumerate(
-        [geometry.boxes_of_cells(windows)] + 2 * [geometry.boxes_of_windows(windows)]
-    ):
+    cells = geometry.spec.cells == "round"
+    for net in range(3) if cells else (1, 2):
+        boxes = windows.astype(np.float32) if net == 0 else geometry.boxes_of_windows(windows)
         offsets = geometry.offsets(boxes, geometry.without_end(targets), net)
         found = geometry.with_end(geometry.moved(boxes, offsets, net))
         np.testing.assert_allclose(found, targets, atol=1e-3)
@@ -83,14 +84,50 @@ def test_what_a_net_is_taught_is_decoded_to_the_annotated_box(pictures, spec):
     np.testing.assert_array_equal(geometry.windows(boxes, 1000, 1000), windows)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=["facenet", "floor"])
-def test_the_first_net_learns_in_the_frame_of_its_cells(spec):
-    """A cell at scale 1/2 sees 24 pixels; its box is what detection gives that cell."""
-    geometry = Geometry(spec)
+def test_the_first_net_learns_fractions_of_the_crop_as_was_published(pictures):
+    """Detection of facenet takes the box of a cell to begin a pixel of the pyramid later."""
+    geometry = Geometry(mtcnn.facenet())
     x, y = np.array([3, 7]), np.array([5, 0])
     corner = np.stack([x, y], axis=1) * 2 * 2
     windows = np.concatenate([corner, corner + 24], axis=1)
-    np.testing.assert_allclose(geometry.boxes_of_cells(windows), geometry.cells(x, y, 0.5), atol=1)
+    np.testing.assert_array_equal(geometry.cells(x, y, 0.5), windows + np.array([2, 2, 0, 0]))
+    faces = windows + np.array([[6, -12, 0, 12], [0, 6, 24, 6]])
+    offsets = geometry.offsets(windows.astype(np.float32), faces.astype(np.float32), 0)
+    np.testing.assert_allclose(offsets, [[0.25, -0.5, 0, 0.5], [0, 0.25, 1, 0.25]])
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=["facenet", "floor"])
+@pytest.mark.parametrize("net", ["pnet", "rnet", "onet"])
+def test_a_mirrored_crop_teaches_the_mirrored_face(pictures, spec, net):
+    """The same windows of the mirrored picture, counted by the rules of the spec."""
+    geometry, place, width = Geometry(spec), list(SIDES).index(net), 300
+    rng = np.random.default_rng(1)
+    corner = rng.integers(0, 90, (40, 2))
+    windows = np.concatenate([corner, corner + rng.integers(12, 60, (40, 1))], axis=1)
+    faces = windows + rng.integers(-8, 9, (40, 4)).astype(np.float32)
+
+    def taught(windows, faces):
+        boxes = windows if net == "pnet" else geometry.boxes_of_windows(windows)
+        boxes = boxes.astype(np.float32)
+        offsets = geometry.offsets(boxes, geometry.without_end(faces), place)
+        return offsets, geometry.lopsidedness(boxes, windows, place)
+
+    def mirrored(boxes):
+        return np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], 1)
+
+    records = np.zeros(40, record_type(SIDES[net]))
+    records["offsets"], records["lopsided"] = taught(windows, faces)
+    mirror_(records, np.ones(40, bool))
+    wanted, _ = taught(mirrored(windows), mirrored(faces))
+    np.testing.assert_allclose(records["offsets"], wanted, atol=1e-5)
+
+
+def test_crops_of_another_version_are_refused(pictures, tmp_path):
+    make_crops(tmp_path, pictures.subset([0]), "pnet", mtcnn.facenet(), cuts=SMALL)
+    text = (tmp_path / LIST).read_text()
+    (tmp_path / LIST).write_text(text.replace('"version": 2', '"version": 1', 1))
+    with pytest.raises(DataError, match="version 1"):
+        CropSet.open(tmp_path)
 
 
 def test_kinds_are_what_overlaps_say(pictures):

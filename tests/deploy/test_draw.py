@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from slimface.core.faces import Faces
-from slimface.deploy.draw import BOX_COLOUR, VideoFile, beside, draw, write_picture
+from slimface.deploy.draw import BOX_COLOUR, beside, draw, write_picture
 from slimface.deploy.media import read_picture, sources
+from slimface.deploy.video import VideoFile
 from slimface.errors import DataError
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from slimface.compress.look import Look
 from slimface.compress.prune.allocate import Global, PerGroup, Uniform
 from slimface.compress.prune.importance import (
     L1,
@@ -18,7 +19,7 @@ from slimface.compress.prune.importance import (
     Taylor,
 )
 from slimface.compress.prune.iterative import IterativePrune
-from slimface.compress.prune.step import Look, Prune
+from slimface.compress.prune.step import Prune
 from slimface.model import eresfd
 from slimface.model.build import build
 from slimface.model.channels import channel_groups

@@ -156,6 +156,46 @@ def test_folded_norms_wake_up_without_changing_the_network(published_weights: No
 
 
 @pytest.mark.data
+def test_norms_that_keep_their_statistics_sleep_on_and_wake_up_later(
+    published_weights: None,
+) -> None:
+    detector = zoo.load("yunet-n")
+    norms = [module for module in detector.modules() if isinstance(module, nn.BatchNorm2d)]
+    images = 255 * torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    detector.train()
+    for norm in norms:
+        norm.eval()
+        norm.momentum = 0.0
+    detector.maps(images)
+    assert not any(norm.training or norm.running_mean.any() for norm in norms)
+    with torch.no_grad():
+        for norm in norms:
+            norm.weight.mul_(1.1)
+            norm.bias.add_(0.01)
+        asleep = detector.maps(images)
+        awake = detector.train().maps(images)
+    assert all(norm.training and norm.running_mean.any() for norm in norms)
+    for one, two in zip(asleep, awake, strict=True):
+        assert torch.allclose(one, two, atol=1e-2)
+
+
+@pytest.mark.data
+def test_no_layer_of_the_published_network_learns_at_another_pace(published_weights: None) -> None:
+    """The first one did, 200 times as fast: its weights take pixels of up to 255."""
+    detector = zoo.load("yunet-n").eval()
+    images = 255 * torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    raw = detector(images)
+    (raw.logits.square().mean() + raw.offsets.square().mean()).backward()
+    pace = {
+        name: float(parameter.grad.norm() / parameter.detach().norm())
+        for name, parameter in detector.named_parameters()
+        if name.endswith("conv1.weight") and parameter.grad is not None
+    }
+    median = sorted(pace.values())[len(pace) // 2]
+    assert pace["backbone.model0.conv1.weight"] < 20 * median
+
+
+@pytest.mark.data
 def test_another_onnx_file_is_refused(published_weights: None, weights_root: Path) -> None:
     with pytest.raises(CheckpointError):
         zoo.import_weights(weights_root / "peers" / "rfb640.onnx", like="yunet-n")

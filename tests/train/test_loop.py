@@ -117,6 +117,18 @@ def test_a_loss_that_is_no_number_stops_the_training(
         next(epochs(detector, batches(pictures), MultiBox(), PLAN))
 
 
+def test_frozen_norms_keep_their_statistics_and_learn_the_rest(
+    detector: Detector, pictures: PictureSet
+) -> None:
+    before = weights(detector)
+    plan = PLAN.model_copy(update={"frozen_norms": True})
+    after = next(epochs(detector, batches(pictures), MultiBox(), plan)).model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not any("running" in name or "num_batches" in name for name in changed)
+    norms = {name.removesuffix("running_var") for name in before if name.endswith("running_var")}
+    assert any(f"{norm}weight" in changed for norm in norms)
+
+
 def test_the_average_is_the_exponential_one(detector: Detector) -> None:
     average = Average(detector, 0.5)
     want = detector.state_dict()["loc.0.weight"].clone()

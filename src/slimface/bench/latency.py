@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import cv2
 import numpy as np
 
 from slimface.bench.contestant import Contestant
 from slimface.bench.machine import this_machine
 from slimface.core.benchmark import Benchmark
-from slimface.data.drawn import Drawn, draw
-from slimface.deploy.pipeline import Picture
+from slimface.deploy.media import read_picture
+from slimface.deploy.pixels import Picture, resized
 from slimface.errors import MissingError, UsageError
 from slimface.loading import COMPOSED
 
@@ -68,7 +67,7 @@ def benchmark(
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             place = folder / "picture.npy"
-            np.save(place, cv2.resize(scene, (width, height), interpolation=cv2.INTER_AREA))
+            np.save(place, resized(scene, height, width))
             contestants = [
                 stack.enter_context(Contestant(str(model), count, place))
                 for model in models
@@ -82,8 +81,11 @@ def benchmark(
 
 
 def drawn_scene() -> Picture:
-    """Return the picture that is used where none is given: drawn, so the same everywhere."""
-    return draw(Drawn(count=1, height_px=480, width_px=640, portrait_share=0), 0)[0]
+    """Return the picture that is used where none is given: 480 x 640, faces that were drawn once.
+
+    It is kept as a file, since drawing it takes OpenCV, and a small device has none.
+    """
+    return read_picture(Path(__file__).with_name("scene.jpg"))
 
 
 def check_numbers(

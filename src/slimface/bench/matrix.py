@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 
 from slimface.bench.advice import advise
@@ -26,6 +25,7 @@ from slimface.core.matrix import Cell, Matrix, Quality
 from slimface.core.record import Fitted
 from slimface.data.pictures import PictureSet
 from slimface.deploy.pipeline import Picture, Settings
+from slimface.deploy.pixels import resized
 from slimface.errors import SlimfaceError
 from slimface.evaluate.evaluator import evaluate
 from slimface.evaluate.scoring import protocol_of
@@ -116,7 +116,7 @@ def matrix(
     known: dict[tuple[str, int, int], Quality | str | None] = {}
     for height, width in grid.sizes:
         here = [plan for plan in plans if (plan.height, plan.width) == (height, width)]
-        small = cv2.resize(scene, (width, height), interpolation=cv2.INTER_AREA)
+        small = resized(scene, height, width)
         for threads in grid.threads:
             for cell in _turns(here, threads, small, grid, track):
                 key = (cell.file or cell.model, height, width)

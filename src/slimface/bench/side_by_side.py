@@ -45,10 +45,10 @@ def network_ms(
 ) -> Floats:
     """Return the milliseconds that the network of each exported file takes for one picture.
 
-    The least of each turn's runs, and the median of the turns.
+    The least of each turn's runs, and the median of the turns, compared with the first file's.
 
     Args:
-        files: Exported files, of any runtime.
+        files: Exported files, of any runtime; the first is what the others are compared with.
         threads: To compute with.
         height: Of the picture; classifiers see it at their own size.
         width: Of the picture.
@@ -94,9 +94,18 @@ def detection_ms(
 def _in_turns(
     calls: Sequence[Callable[[], object]], now: Callable[[], float], rounds: int, runs: int
 ) -> Floats:
-    """Return the milliseconds of each call: the least of a turn, the median of the turns."""
-    least = [[_turn(call, now, runs) for call in calls] for _ in range(rounds)]
-    middle: Floats = np.median(np.array(least), axis=0) * 1e3
+    """Return the milliseconds of each call: the least of a turn, the median of the turns.
+
+    What slows a whole round, such as a neighbour that takes the cache, slows all that are in it.
+    So the first call has the median of its turns, and each other one the median of how it
+    compares with the first in the same round. Every second round goes backwards.
+    """
+    least = np.empty((rounds, len(calls)))
+    for number, row in enumerate(least):
+        order = range(len(calls))
+        for i in order if number % 2 == 0 else reversed(order):
+            row[i] = _turn(calls[i], now, runs)
+    middle: Floats = np.median(least[:, 0]) * np.median(least / least[:, :1], axis=0) * 1e3
     return middle
 
 

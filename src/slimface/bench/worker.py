@@ -18,11 +18,11 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from slimface.core.faces import Faces
 from slimface.deploy.pipeline import Pipeline, Settings
+from slimface.deploy.pixels import limit_threads
 from slimface.errors import SlimfaceError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def main() -> None:
 
 def _serve(orders: IO[str], answers: IO[str]) -> None:
     order = json.loads(orders.readline())
-    cv2.setNumThreads(order["threads"])
+    limit_threads(order["threads"])
     picture = np.load(order["picture"], allow_pickle=False)
     before = peak_memory()
     start = time.perf_counter()

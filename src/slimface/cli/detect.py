@@ -15,9 +15,9 @@ from slimface.errors import DataError, SlimfaceError, UsageError
 if TYPE_CHECKING:
     from slimface.core.faces import Faces
     from slimface.data.formats import Detected
-    from slimface.deploy.draw import VideoFile
     from slimface.deploy.media import Frame, Source
     from slimface.deploy.pipeline import Pipeline, Settings, Timing
+    from slimface.deploy.video import VideoFile
 
 FORMATS = ("json", "coco", "wider", "labels")
 MAX_ROWS = 40
@@ -207,8 +207,9 @@ class Session:
             write_picture(place.with_name(f"{place.name}-{number:03d}.png"), crop)
 
     def _keep(self, frame: "Frame", drawn: Any) -> None:
-        from slimface.deploy.draw import VideoFile, write_picture
+        from slimface.deploy.draw import write_picture
         from slimface.deploy.media import PICTURE_SUFFIXES
+        from slimface.deploy.video import VideoFile
 
         assert self.save is not None
         path = self.save / (frame.video.name if frame.video else frame.name)

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 LIST = "crops.json"
 AS_PUBLISHED = Cuts()
+VERSION = 2
 PICTURES = 32
 """Pictures a shard: what is lost at most when a run is stopped."""
 
@@ -45,7 +46,7 @@ Progress = Callable[..., Any]
 class Plan(Value):
     """What is cut from what: equal plans give equal crops."""
 
-    version: int = 1
+    version: int = VERSION
     """Raised whenever the same plan would give other crops."""
 
     net: Net
@@ -275,6 +276,11 @@ class CropSet:
             DataError: They are not all there, or a shard is not what it was.
         """
         listed = _read_list(Path(folder))
+        if listed.plan.version != VERSION:
+            raise DataError(
+                f"{folder} holds crops of version {listed.plan.version}; this slimface learns from "
+                f"version {VERSION}.\nRemove the folder and run `slimface data crops` again."
+            )
         if len(listed.shards) < listed.planned:
             raise DataError(
                 f"{folder}: only {len(listed.shards)} of {listed.planned} shards are done.\n"

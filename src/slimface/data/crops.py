@@ -155,8 +155,9 @@ class Cutter:
         size = view.height, view.width
         learnable = _learnable(one, self.cuts, size)
         if self.finder is None or self.net == "pnet":
+            # Their boxes are the windows: the published nets answer in fractions of the crop,
+            # though what detection takes for the box of a cell may begin a pixel later.
             windows, found = _drawn(rng, one.faces.boxes, learnable, size, self.cuts)
-            found = found._replace(boxes=geometry.boxes_of_cells(windows))
             chosen = self._chosen(found.kinds, taken)
             windows = windows[chosen]
         else:
@@ -173,7 +174,7 @@ class Cutter:
                 found = found + extra
             chosen = self._chosen(found.kinds, taken)
             windows = geometry.windows(found.boxes[chosen], *size)
-        records = _described(found.select(chosen), one, geometry, self.net)
+        records = _described(found.select(chosen), windows, one, geometry, self.net)
         pixels = view.crops(windows, SIDES[self.net])
         records["pixels"] = np.rint(pixels).astype(np.uint8).transpose(0, 2, 3, 1)
         return records
@@ -205,12 +206,16 @@ def record_type(side: int) -> np.dtype[np.void]:
         # From the name of the picture: crops of one picture are held out together.
         ("group", "<u4"),
         ("offsets", "<f4", (4,)),
+        # How far the box is from the middle of the crop, which mirroring has to know.
+        ("lopsided", "<f4"),
         ("landmarks", "<f4", (len(LANDMARK_NAMES), 2)),
     ]
     return np.dtype(fields)
 
 
-def _described(found: Candidates, one: Annotated, geometry: Geometry, net: Net) -> Records:
+def _described(
+    found: Candidates, windows: Windows, one: Annotated, geometry: Geometry, net: Net
+) -> Records:
     """Return records of crops with all but their pixels."""
     records: Records = np.zeros(len(found.boxes), record_type(SIDES[net]))
     records["kind"] = found.kinds
@@ -219,7 +224,9 @@ def _described(found: Candidates, one: Annotated, geometry: Geometry, net: Net) 
     about = np.flatnonzero(found.kinds != Kind.NEGATIVE)
     boxes, faces = found.boxes[about], found.faces[about]
     targets = geometry.without_end(one.faces.boxes)[faces]
-    records["offsets"][about] = geometry.offsets(boxes, targets, list(SIDES).index(net))
+    place = list(SIDES).index(net)
+    records["offsets"][about] = geometry.offsets(boxes, targets, place)
+    records["lopsided"][about] = geometry.lopsidedness(boxes, windows[about], place)
     if one.faces.landmarks is not None and net == "onet":
         points = geometry.fractions(boxes, one.faces.landmarks[faces])
         # Parts of a face may not show them.

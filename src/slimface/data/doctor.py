@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from slimface.data.sheets import Entry, Finding, Row, Sheet, sheets_of
@@ -145,9 +144,7 @@ def _look_at(path: Path) -> _Look:
     few = picture[::4, ::4]
     turned = False
     if b"Exif\0\0" in data:
-        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-        stored = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        turned = stored is not None and not np.array_equal(stored, picture)
+        turned = not np.array_equal(read_picture(data, upright=False), picture)
     return _Look(
         height=picture.shape[0],
         width=picture.shape[1],

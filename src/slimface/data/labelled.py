@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 import torch
 from pydantic import Field
@@ -93,7 +92,7 @@ class CropFlip(Value):
         sized = fitted(picture, rule)
         border = self.border_px
         if border:
-            wide = cv2.copyMakeBorder(sized, *(border,) * 4, cv2.BORDER_REFLECT_101)
+            wide = np.pad(sized, ((border, border), (border, border), (0, 0)), mode="reflect")
             top, left = rng.integers(0, 2 * border + 1, size=2)
             sized = wide[top : top + rule.height_px, left : left + rule.width_px]
         if self.mirror and rng.random() < 0.5:

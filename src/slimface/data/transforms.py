@@ -99,7 +99,7 @@ class _Crops(_Augmentation):
         plan = look_through(window, shape, faces, size_px, self.min_area_px, reduce=reduce)
         plan = replace(
             plan,
-            interpolation=_INTERPOLATIONS[rng.integers(len(_INTERPOLATIONS))],
+            interpolation=self._interpolation(rng),
             colour=self._recolour(rng),
         )
         return mirrored(plan) if rng.random() < self.mirror else plan
@@ -109,6 +109,10 @@ class _Crops(_Augmentation):
     ) -> Window:
         """Draw the part of the picture that a sample shows."""
         raise NotImplementedError
+
+    def _interpolation(self, rng: np.random.Generator) -> int:
+        """Draw a filter of OpenCV."""
+        return _INTERPOLATIONS[rng.integers(len(_INTERPOLATIONS))]
 
     def _recolour(self, rng: np.random.Generator) -> Recolour | None:
         """Draw the change of colours; None for none."""
@@ -221,8 +225,11 @@ class RetinaFaceAugment(_Crops):
     tries: int = Field(default=250, gt=0)
     """Crops drawn, at most, in search of one that holds a face."""
 
+    filters: Literal["any", "linear"] = "any"
+    """How samples are resized: by any of five filters, or as YuNet was trained."""
+
     colour_share: float = Field(default=0.5, ge=0, le=1)
-    """Probability of each of the four changes of colour."""
+    """Probability of each of the four changes of colour; YuNet was trained without."""
 
     brightness: float = Field(default=32, ge=0, le=255)
     """Largest that is added or subtracted, of 255."""
@@ -249,6 +256,9 @@ class RetinaFaceAugment(_Crops):
             return None
         x, y = corners[valid[0], 0]
         return Window(float(x), float(y), float(sides[valid[0]]))
+
+    def _interpolation(self, rng: np.random.Generator) -> int:
+        return cv2.INTER_LINEAR if self.filters == "linear" else super()._interpolation(rng)
 
     def _recolour(self, rng: np.random.Generator) -> Recolour | None:
         swings = _swings(self.colour_share, rng)

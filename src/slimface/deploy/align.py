@@ -11,12 +11,11 @@ Patterns", IEEE TPAMI 13(4), 1991, equations 39 to 43; the template is that of D
 
 from collections.abc import Iterator
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from slimface.core.faces import Faces, Floats
-from slimface.deploy.media import Picture
+from slimface.deploy.pixels import Picture, area
 from slimface.errors import DataError, UsageError
 
 TEMPLATE_PX = 112
@@ -101,11 +100,29 @@ def align(picture: Picture, landmarks: Floats, size_px: int = TEMPLATE_PX) -> Pi
     if reduction > 1:
         height, width = (max(1, side // reduction) for side in part.shape[:2])
         factor = part.shape[1] / width, part.shape[0] / height
-        part = np.asarray(cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA))
-        # OpenCV counts from the middle of the first pixel.
+        part = area(part, height, width)
+        # Places count from the middle of the first pixel.
         matrix = matrix @ _affine(factor, ((factor[0] - 1) / 2, (factor[1] - 1) / 2))
-    crop = cv2.warpAffine(part, matrix, (size_px, size_px), flags=cv2.INTER_LINEAR)
-    return np.asarray(crop, dtype=np.uint8)
+    return _sampled(part, matrix, size_px)
+
+
+def _sampled(picture: Picture, matrix: npt.NDArray[np.float64], size_px: int) -> Picture:
+    """Return what ``matrix`` brings into a square, each pixel mixed from the four around it."""
+    height, width = picture.shape[:2]
+    back = np.linalg.inv(matrix[:, :2])
+    places = np.stack(np.meshgrid(*[np.arange(size_px)] * 2), axis=-1)
+    # All places outside are equally black, so the ring of black around the picture can be thin.
+    x, y = np.moveaxis(((places - matrix[:, 2]) @ back.T).clip(-1, (width, height)), -1, 0)
+    left, top = np.floor(x).clip(-1, width - 1), np.floor(y).clip(-1, height - 1)
+    across, down = (part[..., None].astype(np.float32) for part in (x - left, y - top))
+    ringed = np.pad(picture, ((1, 1), (1, 1), (0, 0))).astype(np.float32)
+    rows, columns = top.astype(np.intp) + 1, left.astype(np.intp) + 1
+    above, below = (
+        ringed[row, columns] * (1 - across) + ringed[row, columns + 1] * across
+        for row in (rows, rows + 1)
+    )
+    mixed: Picture = np.rint(above * (1 - down) + below * down).astype(np.uint8)
+    return mixed
 
 
 def _shown(matrix: npt.NDArray[np.float64], size_px: int, picture: Picture) -> list[int]:

@@ -31,7 +31,8 @@ from slimface.deploy.pipeline import (
     logit,
     sigmoid,
 )
-from slimface.deploy.preprocess import check_picture, resized
+from slimface.deploy.pixels import linear
+from slimface.deploy.preprocess import check_picture
 from slimface.errors import CheckpointError, UsageError
 
 REFINE_PX = 24
@@ -222,7 +223,7 @@ class Cascade(Pipeline):
         for picture in pictures:
             check_picture(picture)
             with clock.running("resize"):
-                sized = resized(picture, *settings.network_size(*picture.shape[:2]))
+                sized = linear(picture, *settings.network_size(*picture.shape[:2]))
                 views.append(Windowed(sized, self.spec.resize))
         found = self._refined(views, [self._proposed(view, clock) for view in views], clock)
         asked = settings.score_floor

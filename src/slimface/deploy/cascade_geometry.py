@@ -1,7 +1,10 @@
 """Geometry of a cascade: from cells to boxes to windows, from offsets to faces, and back.
 
 Training encodes with the inverse of what detection decodes, so a net that answers its targets
-finds the annotated boxes to the pixel, whichever of the published rules its spec follows.
+finds the annotated boxes to the pixel, whichever of the published rules its spec follows. One
+exception was published: where cells count from 1 (``cells: floor``), the first net answers in
+fractions of the crop that it sees, and detection takes the box of a cell to begin a pixel of the
+pyramid later. The next net gets to see these boxes in training, too.
 """
 
 from dataclasses import dataclass
@@ -25,21 +28,10 @@ class Geometry:
     def cells(self, x: Indices, y: Indices, scale: float) -> Floats:
         """Return the boxes of cells of the first net, at a scale of the pyramid."""
         corner = CELL_STRIDE * np.stack([x, y], axis=1).astype(np.float32)
-        boxes = self._cell_boxes(corner) / np.float32(scale)
+        first = np.float32(self.spec.cells == "floor")
+        boxes = np.concatenate([corner + first, corner + CELL_PX], axis=1) / np.float32(scale)
         rounded: Floats = np.floor(boxes) if self.spec.cells == "floor" else np.rint(boxes)
         return rounded
-
-    def boxes_of_cells(self, windows: Windows) -> Floats:
-        """Return the boxes, before rounding, that the first net would have for square windows."""
-        pixels = windows.astype(np.float32)
-        scale = np.float32(CELL_PX) / (pixels[:, 2:3] - pixels[:, :1])
-        boxes: Floats = self._cell_boxes(pixels[:, :2] * scale) / scale
-        return boxes
-
-    def _cell_boxes(self, corner: Floats) -> Floats:
-        first = np.float32(self.spec.cells == "floor")
-        boxes: Floats = np.concatenate([corner + first, corner + CELL_PX], axis=1)
-        return boxes
 
     def windows(self, boxes: Floats, height: int, width: int) -> Windows:
         """Return which pixels of a picture a net gets to see of each box; at least one."""
@@ -65,6 +57,16 @@ class Geometry:
     def offsets(self, boxes: Floats, targets: Floats, net: int) -> Floats:
         """Return the offsets that move ``boxes`` to ``targets``: the inverse of ``moved``."""
         return (targets - boxes) / self._sides(boxes, net)
+
+    def lopsidedness(self, boxes: Floats, windows: Windows, net: int) -> Floats:
+        """Return by how much a box lies right of the middle of the window a net sees of it.
+
+        Twice the distance, shape ``(n,)``, in the unit of the net's offsets. Offsets ``(x1, x2)``
+        become ``(-x2 - lopsided, -x1 - lopsided)`` when window and face are mirrored.
+        """
+        ends = boxes[:, 0] + boxes[:, 2] + np.float32(self.spec.inclusive)
+        apart: Floats = (ends - windows[:, 0] - windows[:, 2]) / self._sides(boxes, net)[:, 0]
+        return apart.astype(np.float32)
 
     def landmarks(self, boxes: Floats, fractions: Floats) -> Floats:
         """Return points in pixels, shape ``(n, k, 2)``, from fractions of the box seen."""

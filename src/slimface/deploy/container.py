@@ -52,6 +52,25 @@ def read_header(data: bytes, *, where: str) -> Header:
         ) from None
 
 
+def check_size(header: Header, where: str, max_pixels: int) -> None:
+    """Refuse a picture or a video by what its header says, before a pixel is decoded.
+
+    Raises:
+        DataError: It has no pixels, or too many.
+    """
+    if header.width < 1 or header.height < 1:
+        raise DataError(
+            f"{where}: the {header.kind} says it is {header.width} x {header.height} pixels.\n"
+            "It is damaged; leave it out."
+        )
+    if header.width * header.height > max_pixels:
+        raise DataError(
+            f"{where}: {header.width} x {header.height} pixels are more than the "
+            f"{max_pixels:,} that are decoded.\n"
+            "Store it smaller, or allow more with max_pixels= (--max-pixels)."
+        )
+
+
 def _reader(data: bytes) -> tuple[str, Callable[[bytes], Header]] | None:
     if data.startswith(b"\xff\xd8\xff"):
         return "JPEG", _read_jpeg

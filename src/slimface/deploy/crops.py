@@ -2,12 +2,11 @@
 
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from slimface.core.faces import Floats
-from slimface.deploy.media import Picture
+from slimface.deploy.pixels import Picture, linear, rectangle_sums
 
 Windows = npt.NDArray[np.int64]
 """Shape ``(n, 4)``: left, top, right, bottom in pixels, the last two exclusive."""
@@ -25,7 +24,7 @@ class Windowed:
         self._picture = picture
         # These sums overflow on large white pictures; their differences are right all the same,
         # since whole numbers wrap around and no window has a sum of more than 31 bits.
-        self._sums = cv2.integral(picture, sdepth=cv2.CV_32S) if resize == "area" else None
+        self._sums = rectangle_sums(picture) if resize == "area" else None
         self._level: tuple[tuple[int, int], Picture] | None = None
 
     def rows(self, height: int, width: int, first: int, last: int) -> Floats:
@@ -50,7 +49,7 @@ class Windowed:
         if self._sums is None:
             found = np.empty((len(windows), side, side, 3), dtype=np.uint8)
             for target, window in zip(found, windows.tolist(), strict=True):
-                cv2.resize(self._cut(*window), (side, side), dst=target)
+                target[:] = linear(self._cut(*window), side, side)
             return _planes(found)
         left, right = _edges(windows[:, 0], windows[:, 2], side)
         top, bottom = _edges(windows[:, 1], windows[:, 3], side)
@@ -83,8 +82,7 @@ class Windowed:
 
     def _resized(self, height: int, width: int) -> Picture:
         if self._level is None or self._level[0] != (height, width):
-            level: Picture = cv2.resize(self._picture, (width, height))
-            self._level = (height, width), level
+            self._level = (height, width), linear(self._picture, height, width)
         return self._level[1]
 
 

@@ -1,13 +1,17 @@
-"""Draw faces on pictures, and write pictures and videos whole or not at all."""
+"""Draw faces on pictures, and write pictures whole or not at all."""
 
-import os
+import io
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, Literal
 
-import cv2
 import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
 
 from slimface.core.faces import Faces
-from slimface.deploy.media import Picture
+from slimface.deploy.pixels import Picture
 from slimface.errors import DataError
 from slimface.files import beside
 
@@ -15,8 +19,19 @@ BOX_COLOUR = (70, 235, 110)
 OUTLINE_COLOUR = (16, 24, 20)
 POINT_COLOUR = (255, 196, 0)
 
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_JPEG_QUALITY = 95
+Format = Literal["JPEG", "PNG", "WEBP", "BMP"]
+
+JPEG_QUALITY = 95
+_FORMATS: Mapping[str, Format] = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+}
+
+Coverage = npt.NDArray[np.float32]
+"""Shape ``(height, width)``: how much of each pixel a shape covers, in [0, 1]."""
 
 
 def draw(picture: Picture, faces: Faces, *, scores: bool = True) -> Picture:
@@ -31,10 +46,9 @@ def draw(picture: Picture, faces: Faces, *, scores: bool = True) -> Picture:
         box = _clipped(faces.boxes[i], canvas)
         _rectangle(canvas, box, width)
         if faces.landmarks is not None and np.isfinite(faces.landmarks[i]).all():
-            for x, y in faces.landmarks[i]:
-                centre = (round(float(x)), round(float(y)))
-                cv2.circle(canvas, centre, width + 2, OUTLINE_COLOUR, -1, cv2.LINE_AA)
-                cv2.circle(canvas, centre, width + 1, POINT_COLOUR, -1, cv2.LINE_AA)
+            for x, y in faces.landmarks[i].tolist():
+                _dot(canvas, x, y, width + 2, OUTLINE_COLOUR)
+                _dot(canvas, x, y, width + 1, POINT_COLOUR)
         if scores:
             _label(canvas, box, f"{faces.scores[i]:.2f}", width)
     return canvas
@@ -48,24 +62,72 @@ def _clipped(box: np.ndarray, canvas: Picture) -> tuple[int, int, int, int]:
 
 
 def _rectangle(canvas: Picture, box: tuple[int, int, int, int], width: int) -> None:
-    first, last = box[:2], box[2:]
-    cv2.rectangle(canvas, first, last, OUTLINE_COLOUR, width + 2)
-    cv2.rectangle(canvas, first, last, BOX_COLOUR, width)
+    x1, y1, x2, y2 = box
+    for thick, colour in ((width + 2, OUTLINE_COLOUR), (width, BOX_COLOUR)):
+        low, high = (thick - 1) // 2, thick // 2 + 1
+        left, top = max(0, x1 - low), max(0, y1 - low)
+        for y in (y1, y2):
+            canvas[max(0, y - low) : y + high, left : x2 + high] = colour
+        for x in (x1, x2):
+            canvas[top : y2 + high, max(0, x - low) : x + high] = colour
+
+
+def _dot(canvas: Picture, x: float, y: float, radius: int, colour: tuple[int, int, int]) -> None:
+    left, top = round(x) - radius - 1, round(y) - radius - 1
+    rows, columns = np.ogrid[: 2 * radius + 3, : 2 * radius + 3]
+    distance = np.hypot(columns + left - x, rows + top - y)
+    _paint(canvas, left, top, np.clip(radius + 0.5 - distance, 0, 1, dtype=np.float32), colour)
 
 
 def _label(canvas: Picture, box: tuple[int, int, int, int], text: str, width: int) -> None:
-    size = 0.35 + 0.12 * width
-    (wide, high), below = cv2.getTextSize(text, _FONT, size, 1)
+    letters = _letters(text, 9 + 3 * width)
+    high, wide = letters.shape
+    margin = 1 + width
     x1, y1, x2, _ = box
     if x2 - x1 < wide * 0.8:
         return
+    tall = high + 2 * margin
     # Above the box, or inside of it where the picture ends.
-    top = y1 - high - below - 2 if y1 >= high + below + 2 else y1
-    left = min(x1, canvas.shape[1] - wide - 2)
-    cv2.rectangle(
-        canvas, (left, top), (left + wide + 2, top + high + below + 1), OUTLINE_COLOUR, -1
+    top = y1 - tall if y1 >= tall else y1
+    left = max(0, min(x1, canvas.shape[1] - wide - 2 * margin))
+    canvas[top : top + tall, left : left + wide + 2 * margin] = OUTLINE_COLOUR
+    _paint(canvas, left + margin, top + margin, letters, BOX_COLOUR)
+
+
+def _letters(text: str, size_px: int) -> Coverage:
+    font = _font(size_px)
+    left, top, right, bottom = font.getbbox(text)
+    sheet = Image.new("L", (round(right - left), round(bottom - top)))
+    ImageDraw.Draw(sheet).text((-left, -top), text, fill=255, font=font)
+    return np.asarray(sheet, dtype=np.float32) / np.float32(255)
+
+
+@lru_cache(maxsize=8)
+def _font(size_px: int) -> Any:
+    return ImageFont.load_default(size_px)
+
+
+def _paint(
+    canvas: Picture, left: int, top: int, coverage: Coverage, colour: tuple[int, int, int]
+) -> None:
+    """Lay a shape over the canvas; what reaches out of it is cut off."""
+    x, y = max(0, -left), max(0, -top)
+    place = canvas[max(0, top) : max(0, top + len(coverage)), max(0, left) :]
+    shown = coverage[y : y + len(place), x : x + place.shape[1], None]
+    place = place[:, : shown.shape[1]]
+    place[:] = np.rint(place + shown * (np.asarray(colour, dtype=np.float32) - place)).astype(
+        np.uint8
     )
-    cv2.putText(canvas, text, (left + 1, top + high + 1), _FONT, size, BOX_COLOUR, 1, cv2.LINE_AA)
+
+
+def encode(picture: Picture, kind: Format, *, quality: int = JPEG_QUALITY) -> bytes:
+    """Return the content of a picture file; ``quality``, to 100, is that of a JPEG."""
+    content = io.BytesIO()
+    # Each format takes what it knows of these.
+    Image.fromarray(picture).save(
+        content, kind, quality=quality, compress_level=3, lossless=kind == "WEBP"
+    )
+    return content.getvalue()
 
 
 def write_picture(path: Path, picture: Picture) -> None:
@@ -76,55 +138,12 @@ def write_picture(path: Path, picture: Picture) -> None:
         OSError: The disk is full or the folder cannot be written.
     """
     suffix = path.suffix.lower()
-    try:
-        there, data = cv2.imencode(
-            suffix,
-            cv2.cvtColor(picture, cv2.COLOR_RGB2BGR),
-            [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if suffix in (".jpg", ".jpeg") else [],
-        )
-    except cv2.error:
-        there = False
-    if not there:
+    if suffix not in _FORMATS:
         raise DataError(
             f"{path}: a picture cannot be written as '{suffix}'.\n"
             "Name it .jpg, .png, .webp or .bmp."
         )
+    content = encode(picture, _FORMATS[suffix])
     path.parent.mkdir(parents=True, exist_ok=True)
     with beside(path) as part:
-        part.write_bytes(data.tobytes())
-
-
-class VideoFile:
-    """An MP4 that appears under its name when closed, with all frames written until then."""
-
-    def __init__(self, path: Path, *, height: int, width: int, frames_per_second: float) -> None:
-        """Begin a video.
-
-        Raises:
-            DataError: No encoder for it is at hand.
-        """
-        self.path = path.with_suffix(".mp4")
-        self._part = path.with_name(f".{os.getpid()}-{path.stem}.mp4")
-        self._size = (width, height)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = cv2.VideoWriter(
-            str(self._part), cv2.VideoWriter.fourcc(*"mp4v"), frames_per_second, self._size
-        )
-        if not self._writer.isOpened():
-            self._part.unlink(missing_ok=True)
-            raise DataError(
-                f"{self.path}: a video of {width} x {height} pixels cannot be written here.\n"
-                "Check the folder, or save single pictures."
-            )
-
-    def write(self, picture: Picture) -> None:
-        """Append a frame."""
-        if (picture.shape[1], picture.shape[0]) != self._size:
-            picture = cv2.resize(picture, self._size)
-        self._writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-
-    def close(self) -> None:
-        """Finish the file; called twice, it does nothing more."""
-        self._writer.release()
-        if self._part.exists():
-            self._part.replace(self.path)
+        part.write_bytes(content)

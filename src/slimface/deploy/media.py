@@ -8,17 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
-import cv2
-import numpy as np
-import numpy.typing as npt
-
-from slimface.deploy.container import Header, read_header
+from slimface.deploy.container import check_size, read_header
+from slimface.deploy.decode import Reduction, decode
+from slimface.deploy.pixels import Picture as Picture
+from slimface.deploy.video import VIDEO_SUFFIXES, Video, opencv_for, read_video
 from slimface.errors import DataError, MissingError, SlimfaceError, UsageError
-
-Picture = npt.NDArray[np.uint8]
-"""Height x width x 3, red green blue."""
 
 MAX_PIXELS = 100_000_000
 """Largest picture that is decoded unless the caller allows more."""
@@ -27,14 +22,6 @@ MAX_BYTES = 512 * 2**20
 """Largest file that is read as a picture."""
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg"})
-
-_DECODE_MODES = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
 
 _log = logging.getLogger(__name__)
 
@@ -48,18 +35,8 @@ class Frame:
 
     picture: Picture
     read_ms: float
-    video: "Video | None" = None
+    video: Video | None = None
     """The video it belongs to; None for a picture of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Video:
-    """A video file or a camera."""
-
-    name: str
-    frames_per_second: float
-    frames: int | None
-    """What the file announces; None for a camera."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +54,10 @@ def read_picture(
     source: str | Path | bytes,
     *,
     max_pixels: int = MAX_PIXELS,
-    reduction: Literal[1, 2, 4, 8] = 1,
+    reduction: Reduction = 1,
+    upright: bool = True,
 ) -> Picture:
-    """Decode a JPEG, PNG, WebP or BMP to 8-bit RGB, turned upright as its EXIF says.
+    """Decode a JPEG, PNG, WebP or BMP to 8-bit RGB, turned ``upright`` as its EXIF says.
 
     What the file is decided by its first bytes, never by its name. Its size is read from its
     header before any pixel is decoded. Grey, palette and CMYK become RGB, 16 bits become 8,
@@ -87,7 +65,7 @@ def read_picture(
     both sides are divided by it, rounded up; JPEG decodes faster that way.
 
     Returns:
-        Shape ``(height, width, 3)``.
+        Shape ``(height, width, 3)``; it may be read-only.
 
     Raises:
         MissingError: There is no such file.
@@ -95,22 +73,18 @@ def read_picture(
     """
     data, where = _contents(source)
     header = read_header(data, where=where)
-    _check_size(header, where, max_pixels)
+    check_size(header, where, max_pixels)
     if not header.complete:
         raise DataError(
             f"{where}: the {header.kind} is cut off: the file ends before the picture does.\n"
             "Download or copy it again, or leave it out."
         )
-    try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), _DECODE_MODES[reduction])
-    except cv2.error:
-        decoded = None
-    if decoded is None:
+    picture = decode(data, header.kind, reduction=reduction, upright=upright)
+    if picture is None:
         raise DataError(
             f"{where}: the {header.kind} is damaged: its header can be read, its pixels cannot.\n"
             "Download or copy it again, or leave it out."
         )
-    picture: Picture = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB, dst=decoded)
     return picture
 
 
@@ -151,27 +125,14 @@ def _contents(source: str | Path | bytes) -> tuple[bytes, str]:
         ) from None
 
 
-def _check_size(header: Header, where: str, max_pixels: int) -> None:
-    if header.width < 1 or header.height < 1:
-        raise DataError(
-            f"{where}: the {header.kind} says it is {header.width} x {header.height} pixels.\n"
-            "It is damaged; leave it out."
-        )
-    if header.width * header.height > max_pixels:
-        raise DataError(
-            f"{where}: {header.width} x {header.height} pixels are more than the "
-            f"{max_pixels:,} that are decoded.\n"
-            "Store it smaller, or allow more with max_pixels= (--max-pixels)."
-        )
-
-
 def expand(inputs: Sequence[str | Path]) -> list[Source]:
     """Turn files, folders, globs and camera numbers into a list of things to read.
 
     Folders are searched to any depth, in the order of their names. Each name is unique.
 
     Raises:
-        MissingError: A path leads nowhere, or a folder or pattern holds no picture.
+        MissingError: A path leads nowhere, a folder or pattern holds no picture, or OpenCV, which
+            reads videos and cameras, is not installed.
     """
     found: list[tuple[Path, Path]] = []
     cameras: list[Source] = []
@@ -192,10 +153,14 @@ def expand(inputs: Sequence[str | Path]) -> list[Source]:
     if len(set(names)) < len(names):
         common = Path(os.path.commonpath([file.resolve().parent for file, _ in unique]))
         names = [file.resolve().relative_to(common).as_posix() for file, _ in unique]
-    return [
+    things = [
         Source(name, file, is_picture=file.suffix.lower() not in VIDEO_SUFFIXES)
         for name, (file, _) in zip(names, unique, strict=True)
-    ] + cameras
+    ]
+    for thing in (*things, *cameras):
+        if not thing.is_picture:
+            opencv_for(f"reading {thing.path or thing.name}")
+    return things + cameras
 
 
 def _pictures_in(folder: Path) -> list[Path]:
@@ -266,58 +231,6 @@ def frames(
 
 
 def _video_frames(thing: Source, max_pixels: int) -> Iterator[Frame]:
-    capture = _open_video(thing)
-    try:
-        width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-        height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-        _check_size(Header("video", width, height), thing.name, max_pixels)
-        announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        video = Video(
-            name=thing.name,
-            frames_per_second=capture.get(cv2.CAP_PROP_FPS) or 25.0,
-            frames=announced if thing.path is not None and announced > 0 else None,
-        )
-        count = 0
-        while True:
-            start = time.perf_counter()
-            there, frame = capture.read()
-            if not there:
-                break
-            picture: Picture = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=frame)
-            read_ms = (time.perf_counter() - start) * 1e3
-            yield Frame(f"{thing.name}/{count:06d}", picture, read_ms, video)
-            count += 1
-        _check_end(video, count)
-    finally:
-        capture.release()
-
-
-def _open_video(thing: Source) -> cv2.VideoCapture:
-    if thing.path is None:
-        number = int(thing.name.removeprefix("camera"))
-        capture = cv2.VideoCapture(number)
-        if not capture.isOpened():
-            raise MissingError(
-                f"camera {number} cannot be opened.\n"
-                "Check that it is plugged in, free, and that you may use it; "
-                "a file of this name does not exist either."
-            )
-        return capture
-    capture = cv2.VideoCapture(str(thing.path), cv2.CAP_FFMPEG)
-    if not capture.isOpened():
-        raise DataError(
-            f"{thing.path}: the video cannot be opened: it is damaged, cut off, or of an "
-            "unknown kind.\nConvert it with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4"
-        )
-    return capture
-
-
-def _check_end(video: Video, count: int) -> None:
-    # Containers count roughly: a frame or two more than there are is common and harmless.
-    if video.frames is not None and count < video.frames - max(2, video.frames // 50):
-        raise DataError(
-            f"{video.name}: the video ends after {count} of the {video.frames} frames it "
-            "announces; what was found in them is kept.\nCopy or download the video again."
-        )
-    if count == 0:
-        raise DataError(f"{video.name}: the video holds no frame.\nLeave it out.")
+    read = read_video(thing.name, thing.path, max_pixels=max_pixels)
+    for count, (video, picture, read_ms) in enumerate(read):
+        yield Frame(f"{thing.name}/{count:06d}", picture, read_ms, video)

@@ -5,12 +5,11 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 
 from slimface.core.faces import Floats
 from slimface.core.spec import Preprocess, WholePicture
-from slimface.deploy.media import Picture
+from slimface.deploy.pixels import Picture, linear, resized, split
 from slimface.errors import UsageError
 
 
@@ -50,7 +49,7 @@ class Normaliser:
             images[:, :, :, width:] = 0
         channels = (0, 1, 2) if plan.colour == "rgb" else (2, 1, 0)
         for image, picture in zip(images, pictures, strict=True):
-            cv2.split(resized(picture, height, width), planes)
+            split(linear(picture, height, width), planes)
             for target, channel in zip(image, channels, strict=True):
                 inner = target[:height, :width]
                 # In two passes: one that subtracts while it converts takes twice as long.
@@ -75,14 +74,6 @@ class Normaliser:
         return room[:count].reshape(shape)
 
 
-def resized(picture: Picture, height: int, width: int) -> Picture:
-    """Return the picture at this size; itself, if it has it."""
-    if picture.shape[:2] == (height, width):
-        return picture
-    sized: Picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
-    return sized
-
-
 def fitted(picture: Picture, rule: WholePicture) -> Picture:
     """Return the picture at the one size that a classifier looks at."""
     height, width = picture.shape[:2]
@@ -94,14 +85,7 @@ def fitted(picture: Picture, rule: WholePicture) -> Picture:
         )  # fmt: skip
         top, left = (height - rows) // 2, (width - columns) // 2
         picture = picture[top : top + rows, left : left + columns]
-        height, width = picture.shape[:2]
-    if (height, width) == (rule.height_px, rule.width_px):
-        return picture
-    # Whole pixels are averaged where both sides shrink; single ones would be picked out otherwise.
-    shrinks = height >= rule.height_px and width >= rule.width_px
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    sized: Picture = cv2.resize(picture, (rule.width_px, rule.height_px), interpolation=how)
-    return sized
+    return resized(picture, rule.height_px, rule.width_px)
 
 
 def check_picture(picture: Any) -> None:

@@ -32,6 +32,8 @@ STRIDES = (8, 16, 32)
 LEVELS = len(STRIDES)
 LANDMARKS = 5
 _HEADS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 2 * LANDMARKS}
+_FIRST = "backbone.model0.conv1"
+_PIXELS = 128.0
 _TINY = 1e-30
 _MOST_BYTES = 1 << 24
 
@@ -58,8 +60,7 @@ class YuNet(Detector):
     def maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return three maps each of face, placement, offsets and landmarks; finest level first."""
         if self.training and not self._is_awake:
-            self._is_awake = True
-            _wake_norms_(self, images)
+            self._is_awake = _wake_norms_(self, images)
         return self.bbox_head(self.neck(self.backbone(images)))  # type: ignore[no-any-return]
 
     def read(self, maps: tuple[Tensor, ...]) -> RawTensors:
@@ -71,46 +72,58 @@ class YuNet(Detector):
         return RawTensors(_joint_logit(face[..., 0], placement[..., 0]), offsets, landmarks)
 
 
-def _wake_norms_(detector: YuNet, images: Tensor) -> None:
+def _wake_norms_(detector: YuNet, images: Tensor) -> bool:
     """Give batch norms that change nothing the statistics of ``images``, and change nothing still.
 
     As they are published, the first training step would normalise what never was normalised, and
-    throw the weights away (on 20 pictures AP falls from 29 to 2; so it falls to 28).
+    throw the weights away (on 20 pictures AP falls from 29 to 2; so it falls to 28). Norms that
+    keep their statistics in training normalise nothing: they sleep on.
 
     Source: data-dependent initialisation as in Kingma and Dhariwal, "Glow", NeurIPS 2018,
     arXiv:1807.03039, section 3.1.
+
+    Returns:
+        Whether the norms are at work, so that there is nothing left to do.
     """
     norms = [module for module in detector.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not any(norm.training for norm in norms):
+        return False
     if not all(_is_idle(norm) for norm in norms):
-        return
+        return True
 
     def take(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
-        scale = (variance + norm.eps).sqrt()  # type: ignore[operator]
-        new = {"weight": scale, "bias": mean, "running_mean": mean, "running_var": variance}
+        # Trained with its statistics kept, a sleeping norm has learnt a scale and a shift.
+        gain = norm.weight / (norm.running_var + norm.eps).sqrt()  # type: ignore[operator]
+        weight = gain * (variance + norm.eps).sqrt()  # type: ignore[operator]
+        bias = norm.bias + gain * mean  # type: ignore[operator]
+        new = {"weight": weight, "bias": bias, "running_mean": mean, "running_var": variance}
         norm.load_state_dict(new, strict=False)
 
     hooks = [norm.register_forward_pre_hook(take) for norm in norms]
+    modes = {module: module.training for module in detector.modules()}
     detector.eval()
     with torch.no_grad():
         detector.maps(images)
-    detector.train()
+    for module, mode in modes.items():
+        module.training = mode
     for hook in hooks:
         hook.remove()
+    return True
 
 
 def _is_idle(norm: nn.BatchNorm2d) -> bool:
-    idle = _idle_norm(norm.num_features).state_dict()
-    return all(
-        torch.equal(idle[name].to(value), value) for name, value in norm.state_dict().items()
-    )
+    """Whether a norm has statistics of no picture, nor those of a new one; its scale may be any."""
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None and variance is not None
+    return not mean.any() and not (variance == 1).any()
 
 
-def _idle_norm(channels: int) -> nn.BatchNorm2d:
-    """A batch norm that changes nothing. A new one does: its epsilon is added to its variance."""
+def _idle_norm(channels: int, *, divisor: float = 1.0) -> nn.BatchNorm2d:
+    """A batch norm that only divides. A new one changes its input: it adds epsilon to variances."""
     norm = nn.BatchNorm2d(channels)
     assert norm.running_var is not None
-    norm.running_var -= norm.eps
+    norm.running_var.fill_(divisor**2 - norm.eps)
     return norm
 
 
@@ -285,34 +298,42 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
         for kind, name in zip(("weight", "bias"), node.input[1:], strict=True):
             array = numpy_helper.to_array(values[name])
             tensors[f"{layer}.{kind}"] = torch.from_numpy(array.copy())
-    return tensors | _idle_norms(tensors)
+    return _with_norms(tensors)
 
 
 def _layer_name(weight: str, previous: str) -> str:
     """Name of a convolution. Those with a batch norm have lost theirs; each follows a known one."""
     if not previous:
-        return "backbone.model0.conv1"
+        return _FIRST
     if weight.endswith(".weight"):
         return weight.removesuffix(".weight")
     return previous.removesuffix(".conv1") + ".conv2"
 
 
-def _idle_norms(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Batch norms that change nothing, for the layers that have one."""
-    norms: dict[str, Tensor] = {}
+def _with_norms(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add the batch norms that became part of the convolutions: they change nothing, or nearly.
+
+    The weights of the first layer take pixels of up to 255, so they are small, and their gradients
+    are 200 times those of any other layer: no learning rate would do for both. It is multiplied by
+    a power of two, and its norm divides by that: to the bit the same network.
+    """
+    found = dict(tensors)
     for name, bias in tensors.items():
         if not name.endswith(".bias"):
             continue
         layer = name.removesuffix(".bias")
-        if layer == "backbone.model0.conv1":
-            norm = "backbone.model0.bn1"
+        divisor = 1.0
+        if layer == _FIRST:
+            norm, divisor = "backbone.model0.bn1", _PIXELS
+            for kind in ("weight", "bias"):
+                found[f"{layer}.{kind}"] = tensors[f"{layer}.{kind}"] * divisor
         elif layer.endswith(".conv2") and layer not in YuNet.head_names:
             norm = layer.removesuffix("conv2") + "bn"
         else:
             continue
-        idle = _idle_norm(len(bias)).state_dict()
-        norms |= {f"{norm}.{key}": value for key, value in idle.items()}
-    return norms
+        idle = _idle_norm(len(bias), divisor=divisor).state_dict()
+        found |= {f"{norm}.{key}": value for key, value in idle.items()}
+    return found
 
 
 ENTRIES = (

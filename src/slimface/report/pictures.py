@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from slimface.core.boxes import overlaps
 from slimface.core.faces import Faces
+from slimface.deploy.draw import encode
 from slimface.deploy.media import read_picture
-from slimface.deploy.pipeline import Picture
+from slimface.deploy.pixels import Picture, area
 from slimface.errors import SlimfaceError
 from slimface.report.markup import Html, join, tag
 from slimface.report.run import Entry, mapping, number, sequence
@@ -213,10 +213,9 @@ def _jpeg(picture: Picture) -> bytes:
     """Return the picture as a JPEG whose longer side has at most ``LONGEST_PX`` pixels."""
     shrink = LONGEST_PX / max(picture.shape[:2])
     if shrink < 1:
-        picture = cv2.resize(picture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-    colours = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    _, data = cv2.imencode(".jpg", colours, [cv2.IMWRITE_JPEG_QUALITY, 80])
-    return data.tobytes()
+        height, width = (max(1, round(side * shrink)) for side in picture.shape[:2])
+        picture = area(picture, height, width)
+    return encode(picture, "JPEG", quality=80)
 
 
 def legend() -> Html:

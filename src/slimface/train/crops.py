@@ -99,7 +99,7 @@ def mirror_(records: Records, which: npt.NDArray[np.bool_]) -> None:
     """Mirror some crops left to right, in place, with their offsets and landmarks."""
     records["pixels"][which] = records["pixels"][which][:, :, ::-1]
     offsets = records["offsets"][which]
-    offsets[:, [0, 2]] = -offsets[:, [2, 0]]
+    offsets[:, [0, 2]] = -offsets[:, [2, 0]] - records["lopsided"][which][:, None]
     records["offsets"][which] = offsets
     points = records["landmarks"][which][:, _MIRRORED]
     points[..., 0] = 1 - points[..., 0]

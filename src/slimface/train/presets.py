@@ -162,10 +162,11 @@ def retinaface(spec: DetectorSpec) -> Train:
 
 
 def yunet(spec: DetectorSpec) -> Train:
-    """YuNet: matching, losses and course of its published configuration.
+    """YuNet: matching, losses, crops and course of its published configuration.
 
     Source: Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", Machine Intelligence
-    Research, 2023, section 4.1; ShiqiYu/libfacedetection.train. Two cards with 16 pictures each.
+    Research, 2023, section 4.1; configs/yunet_n.py of ShiqiYu/libfacedetection.train. Two cards
+    with 16 pictures each; colours stay as they are.
     """
     return Train(
         schedule=Schedule(
@@ -178,7 +179,7 @@ def yunet(spec: DetectorSpec) -> Train:
             decay_epochs=(400, 544),
         ),
         criterion=IouAware(),
-        augment=RetinaFaceAugment(),
+        augment=RetinaFaceAugment(filters="linear", colour_share=0),
     )
 
 

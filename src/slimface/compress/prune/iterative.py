@@ -19,7 +19,6 @@ from slimface.model.channels import ChannelGroup, channel_groups
 from slimface.model.checkpoint import load_checkpoint, save
 from slimface.model.cost import cost_model
 from slimface.model.detector import Detector
-from slimface.model.surgery import remove_channels
 from slimface.order import Terms
 from slimface.step import Context
 from slimface.train.step import Train
@@ -122,7 +121,7 @@ class InRounds(Value):
             if len(after[name]) < len(stays[name]):
                 keep[name] = np.flatnonzero(np.isin(stays[name], after[name]))
         log.info("round %d of %d", number, self.rounds)
-        return remove_channels(current, keep, groups=now), after
+        return self.prune.remove(current, keep, now, context), after
 
     def _part(self, first: Detector, groups: tuple[ChannelGroup, ...], share: float) -> Allocator:
         """The allocator of a part of what is to be removed in all."""

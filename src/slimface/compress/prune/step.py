@@ -4,75 +4,29 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field
-
+from slimface.compress.look import Look
 from slimface.compress.prune.allocate import Allocator, Keep, Scores, Sensitivity, choose
 from slimface.compress.prune.importance import DATA_DRIVEN, Fpgm, Importance, Random, importances
 from slimface.compress.prune.measured import Found, meet_measured
 from slimface.compress.prune.probe import Probe
 from slimface.compress.prune.sensitivity import sensitivities
+from slimface.compress.repair.kinds import Repair
 from slimface.core.value import Value
-from slimface.data.batches import Batches, Loader
-from slimface.data.folders import ClassSource
-from slimface.data.labelled import STILL, LabelledBatches
-from slimface.data.source import Source, Split
-from slimface.data.transforms import PlainAugment
 from slimface.model.channels import ChannelGroup, channel_groups
-from slimface.model.classifier import IMAGENET
 from slimface.model.cost import CostModel, cost_model
 from slimface.model.detector import Detector
+from slimface.model.network import Network
 from slimface.model.profile import profile
 from slimface.model.surgery import remove_channels
 from slimface.order import FLOAT, LEARNT, Terms
 from slimface.step import Context
 from slimface.train.around import innermost
-from slimface.train.criteria import AnyCriterion
-from slimface.train.criterion import MultiBox
 
 log = logging.getLogger(__name__)
 
-
-class Look(Value):
-    """The pictures that data-driven importances and sensitivities see: whole, not augmented."""
-
-    batches: int = Field(default=8, gt=0)
-    batch_size: int = Field(default=8, gt=0)
-    size_px: int = Field(default=320, ge=64)
-    criterion: AnyCriterion = MultiBox()
-
-    def __call__(self, context: Context, *, split: Split = "train") -> Probe | None:
-        """Read them; None if there is no source."""
-        if context.source is None:
-            return None
-        loader: Loader[Any] = self._loader(context.source, context.seed, split)
-        count = min(self.batches, len(loader))
-        shown = context.track(loader.epoch(0), "looking at pictures", total=count)
-        # The count stops first, so that no batch is read in vain.
-        batches = [batch for _, batch in zip(range(count), shown, strict=False)]
-        return Probe(batches, innermost(self.criterion))
-
-    def _loader(self, source: Source, seed: int, split: Split) -> Loader[Any]:
-        if isinstance(source, ClassSource):
-            return LabelledBatches(
-                source.labelled(split),
-                augment=STILL,
-                rule=IMAGENET.model_copy(
-                    update={"height_px": self.size_px, "width_px": self.size_px}
-                ),
-                batch_size=self.batch_size,
-                seed=seed,
-                workers=0,
-            )
-        return Batches(
-            source.pictures(split).with_faces(),
-            augment=PlainAugment(mirror=False),
-            size_px=self.size_px,
-            batch_size=self.batch_size,
-            seed=seed,
-            workers=0,
-        )
+N = TypeVar("N", bound=Network)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,6 +55,9 @@ class Prune(Value):
     look: Look = Look()
     """Used by the importances that need pictures."""
 
+    repair: Repair | None = None
+    """What is done to the rest right after the cut, before any training."""
+
     height_px: int = 480
     """Input height for which MACs are counted, unless a budget names another."""
 
@@ -122,9 +79,22 @@ class Prune(Value):
         """
         groups = channel_groups(detector)
         chosen = self.choose(detector, groups, context)
-        pruned = remove_channels(detector, chosen.keep, groups=groups)
+        pruned = self.remove(detector, chosen.keep, groups, context)
         self.record(detector, pruned, groups, chosen, context)
         return pruned
+
+    def remove(
+        self, detector: N, keep: Keep, groups: tuple[ChannelGroup, ...], context: Context
+    ) -> N:
+        """Return a detector without the channels that are not kept, repaired.
+
+        Raises:
+            UsageError: The repair needs pictures that are not there.
+        """
+        pruned = remove_channels(detector, keep, groups=groups)
+        if self.repair is None:
+            return pruned
+        return self.repair.mend(detector, pruned, keep, groups, context)
 
     def choose(
         self,

@@ -3,15 +3,16 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from slimface.compress.quantize import openvino
 from slimface.compress.quantize.calibrate import WHOLE, shown_to_networks
-from slimface.compress.quantize.qdq import Graph, How, short
+from slimface.compress.quantize.choice import Network, for_onnxruntime, for_openvino
+from slimface.compress.quantize.qdq import short
 from slimface.compress.quantize.ranges import Method
-from slimface.compress.quantize.sensitive import Noise, Sensitivity, best_way, to_keep
+from slimface.compress.quantize.sensitive import Sensitivity
 from slimface.compress.quantize.settings import Quantization, told
 from slimface.core.faces import Floats
 from slimface.core.spec import CASCADE_NETS
@@ -46,6 +47,9 @@ class QuantizedNetwork(Value):
 
     unsuited: tuple[str, ...] = ()
     """Layers that the runtime has no integer kernel for; they stayed in float32, too."""
+
+    by: Literal["slimface", "nncf"] = "slimface"
+    """Whose roundings they are."""
 
     ranges: Method
     equalised: bool
@@ -157,79 +161,29 @@ def _one(
     import onnx
 
     model = onnx.load(source)
-    plain = Graph(model)
-    plain.look(inputs)
-    graphs = {
-        even: plain.equalised(inputs) if even else plain
-        for even in (False, True)
-        if settings.equalise in (None, even)
-    }
-    noise = Noise(plain, inputs)
-    graph, how, even = best_way(graphs, noise, settings)
-    kept, ranking = _kept(graph, noise, how, settings, track, whole=name == WHOLE)
-    rest = [layer for layer in graph.layers if layer not in kept]
+    network = Network(model, inputs, settings, whole=name == WHOLE)
+    graph = network.plain
     if graph.unsuited:
         log.warning("%s: these stay in float32: %s", source.name, ", ".join(graph.unsuited))
     if settings.runtime == "openvino":
-        openvino.write(graph.model, kept, inputs, target, settings)
-        db = openvino.sqnr_db(noise, target)
+        found = for_openvino(network, track)
+        openvino.write(found.made, model, target, settings)
     else:
-        made = graph.quantized(rest, how)
-        db = noise.sqnr_db(made)
-        _finish_(made, model, settings)
-        target.write_bytes(made.SerializeToString())
+        found = for_onnxruntime(network, track)
+        _finish_(found.made, model, settings)
+        target.write_bytes(found.made.SerializeToString())
     return QuantizedNetwork(
         name=name,
         layers=len(graph.layers),
-        kept=tuple(short(layer) for layer in graph.layers if layer in kept),
+        kept=tuple(short(layer) for layer in graph.layers if layer in found.kept),
         unsuited=graph.unsuited,
-        ranges=how.ranges,
-        equalised=even,
-        corrected=how.correct,
-        sqnr_db=round(db, 2),
-        sensitivity=tuple(ranking),
+        by=found.by,
+        ranges=found.how.ranges,
+        equalised=found.equalised,
+        corrected=found.how.correct,
+        sqnr_db=round(found.sqnr_db, 2),
+        sensitivity=tuple(found.ranking),
     )
-
-
-def _kept(
-    graph: Graph,
-    noise: Noise,
-    how: How,
-    settings: Quantization,
-    track: Callable[..., Iterable[Any]],
-    *,
-    whole: bool,
-) -> tuple[set[str], list[Sensitivity]]:
-    """Layers that stay in float32, and what each layer costs where it was measured."""
-    kept: set[str] = set()
-    ranking: list[Sensitivity] = []
-    for wish in settings.keep:
-        if wish == "auto":
-            loud, ranking = to_keep(graph, noise, how, settings.sqnr_db, track=track)
-            kept |= set(loud)
-        elif wish == "stem":
-            kept.add(graph.layers[0])
-        elif wish == "heads":
-            kept |= set(graph.heads)
-        elif wish != "none":
-            kept |= _named(graph, wish, whole)
-    if len(kept) == len(graph.layers):
-        raise UsageError(
-            "All layers are to stay in float32; nothing is left to quantise.\nKeep fewer of them."
-        )
-    return kept, ranking
-
-
-def _named(graph: Graph, wish: str, whole: bool) -> set[str]:
-    found = {layer for layer in graph.layers if wish in short(layer)}
-    # A cascade's nets have the names of different layers.
-    if not found and whole:
-        names = ", ".join(short(layer) for layer in graph.layers[:12])
-        raise UsageError(
-            f"No layer's name has '{wish}' in it.\nLayers are {names}, …; or keep auto, stem, "
-            "heads, none."
-        )
-    return found
 
 
 def _finish_(made: Any, model: Any, settings: Quantization) -> None:

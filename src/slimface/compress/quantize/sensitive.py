@@ -5,7 +5,7 @@ calibration pictures. Noises add up, so the loudest layers are left in float32, 
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -123,17 +123,28 @@ def to_keep(
     sqnr_db: float,
     *,
     track: Callable[..., Iterable[Any]] = _no_bar,
+    measure: Callable[[Collection[str]], float] | None = None,
 ) -> tuple[list[str], list[Sensitivity]]:
     """Return the layers to leave in float32 so that ``sqnr_db`` is reached, and what each costs.
 
     As few of the loudest as will do, by bisection; all but one if nothing will.
+
+    Args:
+        graph: What the layers are ranked in.
+        noise: What measures.
+        how: The arithmetic.
+        sqnr_db: To reach, in decibels.
+        track: May draw a bar.
+        measure: Tells the decibels if these layers stay in float32; None: those of the QDQ graph.
     """
     ranking: list[tuple[str, Sensitivity]] = []
 
-    def reached(kept: int) -> bool:
-        loud = {name for name, _ in ranking[:kept]}
+    def of_graph(loud: Collection[str]) -> float:
         rest = [name for name in graph.layers if name not in loud]
-        return noise.sqnr_db(graph.quantized(rest, how)) >= sqnr_db
+        return noise.sqnr_db(graph.quantized(rest, how))
+
+    def reached(kept: int) -> bool:
+        return (measure or of_graph)({name for name, _ in ranking[:kept]}) >= sqnr_db
 
     if reached(0):
         return [], []

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field
 
 from slimface.compress.search.candidates import Candidate, Ground
-from slimface.compress.search.proxy import Repeated, ShortTraining, recalibrate_
+from slimface.compress.search.proxy import Repeated, ShortTraining
 from slimface.compress.search.study import finished, owner, running
 from slimface.compress.search.tasks import Judges
 from slimface.core.value import Value
@@ -142,7 +142,7 @@ class Arena:
     def train(self, candidate: Candidate) -> float:
         """Train a candidate, keep it, and return its held-out loss."""
         detector = self.ground.cut(candidate.widths)
-        recalibrate_(detector, self.ground.bench.calibration)
+        self.ground.bench.mend_(detector)
         if self.crops is not None:
             self.finals.training(detector, self.crops, self.ground.bench)
         save(detector, self._path(candidate))

@@ -7,7 +7,6 @@ differ by their channels alone.
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
@@ -15,8 +14,8 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from slimface.compress.repair.norms import recalibrate_
 from slimface.compress.search.tasks import Task, task_of
 from slimface.core.value import Value
 from slimface.data.transforms import Augment, PlainAugment, S3fdAugment
@@ -137,9 +136,12 @@ class Bench:
 
     def judge(self, detector: Network) -> float:
         """Re-estimate the batch norms of ``detector``, in place, and return its held-out loss."""
-        detector.to(self.device)
-        recalibrate_(detector, self.calibration)
+        self.mend_(detector)
         return self.loss(detector)
+
+    def mend_(self, detector: Network) -> None:
+        """Re-estimate the batch norms of ``detector``, in place."""
+        recalibrate_(detector.to(self.device), (batch.images for batch in self.calibration))
 
     def loss(self, detector: Network) -> float:
         """Return the held-out loss of a detector as it is; not finite if its answers are not."""
@@ -196,38 +198,6 @@ class Repeated:
     def epoch(self, index: int, *, skip: int = 0) -> Sequence[Any]:
         """Return the batches, without the first ``skip``."""
         return self.batches[skip:]
-
-
-@torch.no_grad()
-def recalibrate_(detector: Network, batches: Sequence[Any]) -> None:
-    """Replace the statistics of all batch norms by those over ``batches``, equally weighted."""
-    if not batches:
-        return
-    with _estimating(detector):
-        for batch in batches:
-            detector.maps(_prepared(detector, batch))
-
-
-@contextmanager
-def _estimating(detector: Network) -> Iterator[None]:
-    norms = [
-        layer
-        for layer in detector.modules()
-        if isinstance(layer, _BatchNorm) and layer.track_running_stats
-    ]
-    before = [norm.momentum for norm in norms]
-    detector.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        # None: the plain mean over all batches since the reset.
-        norm.momentum = None
-        norm.train()
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, before, strict=True):
-            norm.momentum = momentum
-        detector.eval()
 
 
 @torch.no_grad()

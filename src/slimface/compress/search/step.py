@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast
 import numpy as np
 from pydantic import Field
 
+from slimface.compress.look import Look
 from slimface.compress.prune.allocate import CostAware, Global
 from slimface.compress.prune.importance import DATA_DRIVEN, Fpgm, Importance, importances
-from slimface.compress.prune.step import Look
 from slimface.compress.search.bounds import bounds_of, measure
 from slimface.compress.search.candidates import (
     Candidate,

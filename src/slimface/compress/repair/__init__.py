@@ -1,0 +1,1 @@
+"""Repair: what mends a detector after channels were removed, before anything is learnt."""
