@@ -278,7 +278,7 @@ def test_openvino_runs_a_file_that_says_what_the_float_file_says(openvino_file):
 
 
 def test_roundings_that_openvino_computes_wrongly_are_not_taken(graph, inputs, openvino_file):
-    model = openvino.by_nncf(graph.model, (), inputs, "minmax", NONE)
+    model = openvino.by_nncf(graph.model, (), inputs, How())
     assert openvino.sqnr_db(Noise(graph, inputs), model) < NONE.sqnr_db
     assert openvino_file[1].networks[0].by == "slimface"
 
@@ -306,7 +306,7 @@ def test_nncf_quantises_what_is_not_kept_and_is_close(tmp_path):
     graph.look(shown)
     noise = Noise(graph, shown)
     both, one = (
-        openvino.sqnr_db(noise, openvino.by_nncf(model, kept, shown, "minmax", NONE))
+        openvino.sqnr_db(noise, openvino.by_nncf(model, kept, shown, How()))
         for kept in ((), ("/one/Conv",))
     )
     assert 30 < both < one < 70

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from slimface.core.bundle import read_bundle
 from slimface.deploy.runtimes import open_exported
 from slimface.errors import CheckpointError, MissingError, UsageError
 from slimface.export.onnx import Onnx
@@ -69,7 +70,7 @@ def page_folder(tmp_path, tiny_onnx, runtime) -> Path:
     folder = tmp_path / "page"
     folder.mkdir()
     shutil.copy(tiny_onnx, folder / "model.onnx")
-    write_page(folder, "tiny", {"licence": "none"})
+    write_page(folder, Onnx(), {"licence": "none"})
     shutil.copytree(runtime, folder / "vendor")
     return folder
 
@@ -106,6 +107,11 @@ def agrees(page, wanted: list[dict], *, box_px: float, score: float) -> None:
     for face, golden in zip(sorted(found, key=_corner), sorted(wanted, key=_corner), strict=True):
         np.testing.assert_allclose(face["box"], golden["box"], atol=box_px)
         assert face["score"] == pytest.approx(golden["score"], abs=score)
+
+
+def test_its_spec_is_that_of_a_bundle(page_folder):
+    said = read_bundle((page_folder / "spec.json").read_bytes(), where="spec.json")
+    assert (said.name, said.licence, said.files[0].path) == ("tiny", "none", "model.onnx")
 
 
 def _corner(face: dict) -> list[float]:
@@ -203,7 +209,7 @@ def test_eresfd_in_the_browser_finds_the_golden_faces(
     folder = tmp_path / "page"
     folder.mkdir()
     Onnx().write(zoo.load("eresfd"), folder / "model.onnx")
-    write_page(folder, "eresfd", {})
+    write_page(folder, Onnx(), {})
     shutil.copytree(runtime, folder / "vendor")
     page, _ = opened(folder)
     golden = json.loads((folder / "golden.json").read_text())

@@ -1,19 +1,17 @@
 """Android: a Gradle project around an ONNX file, with its golden picture as a test."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from slimface.core.bundle import Bundle
 from slimface.deploy.pipeline import Picture
 from slimface.errors import UsageError
-from slimface.export.bundle import APPS, GOLDEN, SPEC, copy_tree, described
+from slimface.export.bundle import APPS, GOLDEN, copy_tree, described, write_spec
 from slimface.export.gate import export
 from slimface.export.golden import golden
 from slimface.export.onnx import Onnx
 from slimface.export.parity import ParityReport, Tolerance
-from slimface.files import beside_folder, seal, write_text
+from slimface.files import beside_folder, seal
 from slimface.loading import load
 from slimface.model.detector import Detector
 
@@ -61,10 +59,7 @@ def export_android(
         pipeline = load(model)
         golden(pipeline).write(source / "test" / GOLDEN)
         entry = described(pipeline, model.relative_to(assets).as_posix(), form)
-        licence = str((provenance or {}).get("licence") or "")
-        said = Bundle(name=detector.spec.name, spec=detector.spec, files=(entry,), licence=licence)
-        content = said.model_dump(mode="json")
-        write_text(assets / SPEC, json.dumps(content, indent=1) + "\n")
+        write_spec(assets, detector.spec, [entry], provenance or {})
         # The app tells a new model from the one it has copied by these digests.
         seal(assets)
     return report

@@ -21,6 +21,7 @@ from typing import Any, cast
 
 from slimface.core.benchmark import Benchmark
 from slimface.core.bundle import Bundle, ModelFile
+from slimface.core.spec import ModelSpec
 from slimface.deploy.pipeline import Picture, Pipeline
 from slimface.deploy.runtimes import RUNTIMES
 from slimface.deploy.runtimes.opening import Described
@@ -95,10 +96,8 @@ def export_bundle(
             )
             entries.append(_prove(part, place, each, entries))
         spec = detector.spec
-        licence = str(said.get("licence") or "")
-        bundle = Bundle(name=spec.name, spec=spec, files=tuple(entries), licence=licence)
+        bundle = write_spec(part, spec, entries, said)
         times = list(measure([part / entry.path for entry in entries])) if measure else []
-        _write(part / SPEC, bundle.model_dump(mode="json"))
         _write(part / PARITY, {key: one.model_dump(mode="json") for key, one in reports.items()})
         _write(part / LATENCY, [one.model_dump(mode="json") for one in times])
         _write(part / "provenance.json", said)
@@ -177,6 +176,21 @@ def described(pipeline: Pipeline, place: str, form: Form) -> ModelFile:
         "canvas": pipeline.canvas,
     }
     return ModelFile.parse(said, where=place)
+
+
+def write_spec(
+    folder: Path, spec: ModelSpec, entries: Sequence[ModelFile], provenance: Mapping[str, Any]
+) -> Bundle:
+    """Write ``spec.json`` into a folder with model files, and return what it says."""
+    said = {
+        "name": spec.name,
+        "spec": spec.model_dump(mode="json"),
+        "files": [entry.model_dump(mode="json") for entry in entries],
+        "licence": str(provenance.get("licence") or ""),
+    }
+    bundle = Bundle.parse(said, where=SPEC)
+    _write(folder / SPEC, bundle.model_dump(mode="json"))
+    return bundle
 
 
 def _write(path: Path, content: Any) -> None:

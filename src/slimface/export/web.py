@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from slimface.deploy.draw import write_picture
-from slimface.deploy.pipeline import Picture, Pipeline
-from slimface.deploy.runtimes.opening import Described
+from slimface.deploy.pipeline import Picture
 from slimface.errors import UsageError
+from slimface.export.bundle import APPS, described, write_spec
 from slimface.export.gate import export
 from slimface.export.golden import golden
 from slimface.export.onnx import Onnx
@@ -20,6 +19,7 @@ from slimface.loading import load
 from slimface.model.detector import Detector
 
 PAGE = ("index.html", "style.css", "app.js", "worker.js", "README.md")
+MODEL = "model.onnx"
 
 
 def export_web(
@@ -61,36 +61,24 @@ def export_web(
     with beside_folder(folder) as part:
         report = export(
             detector,
-            part / "model.onnx",
+            part / MODEL,
             form,
             pictures=pictures,
             score=score,
             tolerance=tolerance,
             provenance=provenance,
         )
-        write_page(part, detector.spec.name, provenance or {})
+        write_page(part, form, provenance or {})
         copy_runtime(part / "vendor", runtime)
     return report
 
 
-def write_page(folder: Path, name: str, provenance: Mapping[str, Any]) -> None:
+def write_page(folder: Path, form: Onnx, provenance: Mapping[str, Any]) -> None:
     """Write the page for the ``model.onnx`` in a folder; all of it but the runtime."""
-    apps = files("slimface.export") / "apps"
-    for page in (*(apps / "web" / file for file in PAGE), apps / "js" / "slimface.js"):
+    for page in (*(APPS / "web" / file for file in PAGE), APPS / "js" / "slimface.js"):
         (folder / page.name).write_bytes(page.read_bytes())
-    pipeline = load(folder / "model.onnx")
+    pipeline = load(folder / MODEL)
     proof = golden(pipeline)
     write_picture(folder / "sample.png", proof.picture)
     write_text(folder / "golden.json", json.dumps(proof.as_json(), indent=1) + "\n")
-    said = {"licence": provenance.get("licence", ""), **_described(pipeline)}
-    write_text(folder / "spec.json", json.dumps({"name": name, **said}, indent=1) + "\n")
-
-
-def _described(pipeline: Pipeline) -> dict[str, Any]:
-    """Return what ``slimface.js`` must know of an exported file to feed and read it."""
-    said = cast(Described, pipeline.network).description
-    return {
-        "spec": said.spec.model_dump(mode="json"),
-        "outputs": said.outputs,
-        "canvas": said.canvas,
-    }
+    write_spec(folder, pipeline.spec, [described(pipeline, MODEL, form)], provenance)

@@ -179,7 +179,8 @@ def adapted(net: Net, *, onwards: bool = False, **changes: Any) -> TrainNet:
 
     Args:
         net: Which one.
-        onwards: Whether it starts from trained weights: then with a tenth of the rate.
+        onwards: Whether it starts from trained weights: then with a hundredth of the rate, so that
+            the nets after it, which stay, get to see what they learnt from.
         changes: Fields of the schedule; None leaves one as it was published.
     """
     given = {name: value for name, value in changes.items() if value is not None}
@@ -188,7 +189,7 @@ def adapted(net: Net, *, onwards: bool = False, **changes: Any) -> TrainNet:
         "epochs": epochs,
         "batch_size": 1024,
         "optimizer": "adam",
-        "learning_rate": 1e-3 if onwards else 1e-2,
+        "learning_rate": 1e-4 if onwards else 1e-2,
         "weight_decay": 0.0,
         "decay": "steps",
         "decay_epochs": tuple(at * epochs for at in (0.1, 0.4, 0.8)),

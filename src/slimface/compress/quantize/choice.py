@@ -108,15 +108,14 @@ def for_openvino(network: Network, track: Track) -> Chosen:
     even = bool(settings.equalise)
     model = network.graphs[True].model if even else network.plain.model
 
-    def by_nncf(ranges: Any, loud: Iterable[str]) -> Chosen:
+    def by_nncf(how: How, loud: Iterable[str]) -> Chosen:
         kept = {*network.by_hand, *loud}
-        made = openvino.by_nncf(model, kept, network.inputs, ranges, settings)
-        how = How(ranges, settings.correct is not False, settings.reduce_range)
+        made = openvino.by_nncf(model, kept, network.inputs, how)
         return Chosen(made, openvino.sqnr_db(noise, made), how, kept, "nncf", even)
 
-    tries = [by_nncf(ranges, ()) for ranges in openvino.methods(settings)]
+    tries = [by_nncf(how, ()) for how in openvino.ways(settings)]
     best = max(tries, key=lambda one: one.sqnr_db)
-    log.info("ranges by %s: %.1f dB by NNCF", best.how.ranges, best.sqnr_db)
+    log.info("%s by NNCF: %.1f dB", best.how, best.sqnr_db)
     if best.sqnr_db >= settings.sqnr_db:
         return best
     own = for_onnxruntime(network, track, auto=False)
@@ -124,16 +123,16 @@ def for_openvino(network: Network, track: Track) -> Chosen:
     own.sqnr_db = openvino.sqnr_db(noise, own.made)
     log.info("%.1f dB by our own roundings", own.sqnr_db)
     if own.sqnr_db < settings.sqnr_db and "auto" in settings.keep:
-        ranges = best.how.ranges
+        way = best.how
         loud, ranking = to_keep(
             network.plain,
             noise,
             own.how,
             settings.sqnr_db,
             track=track,
-            measure=lambda names: by_nncf(ranges, names).sqnr_db,
+            measure=lambda names: by_nncf(way, names).sqnr_db,
         )
-        best = by_nncf(ranges, loud)
+        best = by_nncf(way, loud)
         best.ranking = ranking
     return max(best, own, key=lambda one: one.sqnr_db)
 

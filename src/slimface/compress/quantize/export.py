@@ -8,24 +8,33 @@ from slimface.data.folders import ClassSource
 from slimface.data.source import Source
 from slimface.deploy.media import Picture, read_picture
 from slimface.export.cascade import write_cascade
+from slimface.export.form import Form
 from slimface.export.onnx import Onnx
 from slimface.model.classifier import Classifier
 from slimface.model.mtcnn import MTCNN
 
 
-def write_float(network: Any, folder: Path) -> Path:
-    """Write a detector, a cascade or a classifier to a float ONNX file in ``folder``.
+def write_float(
+    network: Any, folder: Path, form: Form | None = None, *, name: str = "float"
+) -> Path:
+    """Write a detector, a cascade or a classifier to a float file in ``folder``.
+
+    Args:
+        network: The model; unchanged.
+        folder: Where to.
+        form: What as; ONNX if not given.
+        name: Of the file without its suffix, or of the cascade's folder.
 
     Raises:
         ParityError: The model cannot be exported.
     """
-    form = Onnx()
+    form = form or Onnx()
     if isinstance(network, MTCNN):
-        path = folder / "float"
+        path = folder / name
         path.mkdir()
         write_cascade(network, path, form)
         return path
-    path = folder / "float.onnx"
+    path = folder / f"{name}{form.suffix}"
     if isinstance(network, Classifier):
         rule = network.spec.preprocess
         form = form.model_copy(update={"height": rule.height_px, "width": rule.width_px})

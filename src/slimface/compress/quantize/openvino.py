@@ -6,10 +6,14 @@ OpenVINO's file only where NNCF's comes out wrong. That happens: OpenVINO 2026.4
 eight bits and very few channels to something else than float32 does with the same roundings.
 """
 
+import contextlib
+import os
+import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slimface.compress.quantize.qdq import How
 from slimface.compress.quantize.ranges import Method
 from slimface.compress.quantize.settings import Quantization, told
 from slimface.core.faces import Floats
@@ -27,28 +31,28 @@ TRIED: tuple[Method, ...] = ("minmax", "percentile")
 """What ``best`` measures."""
 
 
-def methods(settings: Quantization) -> tuple[Method, ...]:
-    """Return the ways to choose ranges that are to be measured.
+def ways(settings: Quantization) -> list[How]:
+    """Return what is to be measured where settings leave it open.
 
     Raises:
-        UsageError: NNCF does not know the one that is asked for.
+        UsageError: NNCF does not know the ranges that are asked for.
     """
-    if settings.ranges == "best":
-        return TRIED
-    if settings.ranges not in ESTIMATORS:
-        raise UsageError(
-            f"Ranges by {settings.ranges} are not for OpenVINO's files.\n"
-            f"Choose one of best, {', '.join(ESTIMATORS)}."
-        )
-    return (settings.ranges,)
+    asked: tuple[Method, ...] = TRIED if settings.ranges == "best" else (settings.ranges,)
+    for ranges in asked:
+        if ranges not in ESTIMATORS:
+            raise UsageError(
+                f"Ranges by {ranges} are not for OpenVINO's files.\n"
+                f"Choose one of best, {', '.join(ESTIMATORS)}."
+            )
+    corrects = (False, True) if settings.correct is None else (settings.correct,)
+    return [How(one, correct, settings.reduce_range) for one in asked for correct in corrects]
 
 
 def by_nncf(
     model: Any,
     kept: Collection[str],
     inputs: Sequence[Floats],
-    ranges: Method,
-    settings: Quantization,
+    how: How,
 ) -> Any:
     """Return the graph as OpenVINO reads it, quantised by NNCF.
 
@@ -56,8 +60,7 @@ def by_nncf(
         model: The float graph, an ``onnx.ModelProto``.
         kept: Names of nodes that stay in float32.
         inputs: What the network is calibrated on.
-        ranges: How the range of an activation is chosen.
-        settings: What else there is to know.
+        how: The arithmetic.
 
     Raises:
         MissingError: openvino or nncf is not installed.
@@ -68,27 +71,36 @@ def by_nncf(
 
     graph = read(model)
     names = {operation.get_friendly_name() for operation in graph.get_ordered_ops()}
-    fix = OverflowFix.ENABLE if settings.reduce_range else OverflowFix.FIRST_LAYER
-    return nncf.quantize(
-        graph,
-        nncf.Dataset(list(inputs)),
-        subset_size=len(inputs),
-        preset=nncf.QuantizationPreset.MIXED,
-        ignored_scope=nncf.IgnoredScope(names=sorted(set(kept) & names), validate=False),
-        advanced_parameters=AdvancedQuantizationParameters(
-            overflow_fix=fix,
-            disable_bias_correction=settings.correct is False,
-            activations_range_estimator_params=getattr(
-                RangeEstimatorParametersSet, ESTIMATORS[ranges]
-            ),
-        ),
+    estimator = getattr(RangeEstimatorParametersSet, ESTIMATORS[how.ranges])
+    advanced = AdvancedQuantizationParameters(
+        overflow_fix=OverflowFix.ENABLE if how.reduce_range else OverflowFix.FIRST_LAYER,
+        disable_bias_correction=not how.correct,
+        activations_range_estimator_params=estimator,
     )
+    # It draws its bars on stdout, where answers are.
+    with contextlib.redirect_stdout(sys.stderr):
+        return nncf.quantize(
+            graph,
+            nncf.Dataset(list(inputs)),
+            subset_size=len(inputs),
+            preset=nncf.QuantizationPreset.MIXED,
+            ignored_scope=nncf.IgnoredScope(names=sorted(set(kept) & names), validate=False),
+            advanced_parameters=advanced,
+        )
 
 
 def read(model: Any) -> Any:
     """Return an ``onnx.ModelProto``, float or QDQ, as OpenVINO's model."""
     openvino, _ = _libraries()
-    return openvino.Core().read_model(model.SerializeToString())
+    from openvino import passes
+
+    made = openvino.Core().read_model(model.SerializeToString())
+    # Behind shapes that are computed NNCF does not see biases, and the file gets twice as large.
+    # (openvino.convert_model folds as well, and reports to its makers that it was called.)
+    folding = passes.Manager()
+    folding.register_pass(passes.ConstantFolding())
+    folding.run_passes(made)
+    return made
 
 
 def write(made: Any, model: Any, target: Path, settings: Quantization) -> None:
@@ -117,6 +129,8 @@ def sqnr_db(noise: "Noise", made: Any) -> float:
 
 
 def _libraries() -> tuple[Any, Any]:
+    # Else NNCF reports each call to its makers over the network, unasked.
+    os.environ.setdefault("NNCF_CI", "1")
     try:
         import nncf
         import openvino

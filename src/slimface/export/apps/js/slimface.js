@@ -4,7 +4,8 @@
 //   const detector = await Detector.open(ort, bytes, description);
 //   const { faces } = await detector.detect({ data, width, height });   // RGBA, 8 bits
 //
-// `description` is spec.json of a page; of a bundle, { spec, ...files[0] } of it.
+// `description` is { spec, ...files[0] } of the spec.json beside the model: what to find, and how the
+// file is fed and read.
 
 export const SPEC_VERSION = 1;
 

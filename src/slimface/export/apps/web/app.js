@@ -35,22 +35,26 @@ const settings = ({ width, height }) => ({
 });
 
 async function start() {
-  const { description, threads } = await ask("open");
-  const { name, spec, canvas: fixed } = description;
+  // Fetched while the worker opens the model; what goes wrong is said when it is its turn.
+  const sample = fetchSample();
+  sample.catch(() => {});
+  const { name, licence, spec, canvas: fixed, threads } = await ask("open");
   at("score").value = Math.min(0.95, Math.max(0.05, spec.postprocess.score_floor));
   if (fixed) at("longest").disabled = true;
   at("model").textContent =
     `Model ${name}, ONNX Runtime Web (WebAssembly, ${threads} thread${threads > 1 ? "s" : ""}). ` +
-    (description.licence ?? "");
+    licence;
   label();
-  await showSample();
+  await show(await sample, "the sample");
 }
 
-async function showSample() {
+async function fetchSample() {
   const answer = await fetch("sample.png");
   if (!answer.ok) throw new Error("sample.png is not there. Copy the whole folder to the server.");
-  await show(await answer.blob(), "the sample");
+  return answer.blob();
 }
+
+const showSample = async () => show(await fetchSample(), "the sample");
 
 async function show(file, name) {
   let bitmap;

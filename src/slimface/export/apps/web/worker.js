@@ -10,14 +10,12 @@ let detector;
 
 const answers = {
   async open() {
-    const [description, bytes] = await Promise.all([
-      fetched("spec.json").then((answer) => answer.json()),
-      fetched("model.onnx").then((answer) => answer.arrayBuffer()),
-    ]);
-    detector = await Detector.open(ort, new Uint8Array(bytes), description, {
+    const { name, licence, spec, files: [file] } = await (await fetched("spec.json")).json();
+    const bytes = await (await fetched(file.path)).arrayBuffer();
+    detector = await Detector.open(ort, new Uint8Array(bytes), { spec, ...file }, {
       executionProviders: ["wasm"],
     });
-    return { description, threads: ort.env.wasm.numThreads };
+    return { name, licence, spec, canvas: file.canvas, threads: ort.env.wasm.numThreads };
   },
   detect: ({ picture, settings }) => detector.detect(picture, settings),
 };
