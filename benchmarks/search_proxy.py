@@ -11,6 +11,7 @@ import argparse
 import json
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,8 @@ PROXIES = {
     "truth, augmented crops": Proxy(augment=S3fdAugment()),
     "parent, 32 + 64 crops": Proxy(against="parent"),
     "truth, norms as they were": Proxy(calibration=0),
+    "truth, reconstructed": Proxy(repair="reconstruct"),
+    "parent, reconstructed": Proxy(repair="reconstruct", against="parent"),
 }
 
 
@@ -76,10 +79,9 @@ def main() -> None:
             widths = ground.surface.place(rates)
             row = {}
             for name, bench in benches.items():
-                cut, started = ground.cut(widths), time.process_time()
-                row[name] = bench.judge(cut), time.process_time() - started
-            cut = ground.cut(widths)
-            ground.bench.mend_(cut)
+                here, started = replace(ground, bench=bench), time.process_time()
+                row[name] = here.judge(widths), time.process_time() - started
+            cut = ground.mended(widths)
             before = arena.precision(cut)
             training(cut, crops, ground.bench)
             row["loss after training"] = ground.bench.loss(cut), 0.0

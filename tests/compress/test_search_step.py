@@ -11,6 +11,7 @@ import optuna
 import pytest
 import torch
 
+from slimface.compress.repair.reconstruct import reconstruct, remaining_outputs
 from slimface.compress.search.finalists import Finals
 from slimface.compress.search.proxy import Proxy, ShortTraining
 from slimface.compress.search.result import Finding, confirm
@@ -314,7 +315,7 @@ def test_judging_is_deterministic_and_changes_statistics_alone(
 ) -> None:
     bench = PROXY.bench(detector, context(tmp_path))
     one, other = build(eresfd.naver(width=8), seed=3), build(eresfd.naver(width=8), seed=3)
-    assert bench.judge(one) == bench.judge(other)
+    assert bench.judge(one, {}) == bench.judge(other, {})
     for (name, before), after in zip(
         build(eresfd.naver(width=8), seed=3).named_parameters(), one.parameters(), strict=True
     ):
@@ -326,7 +327,7 @@ def test_judging_is_deterministic_and_changes_statistics_alone(
 def test_re_estimated_statistics_are_those_of_the_crops(detector: Detector, tmp_path: Path) -> None:
     bench = PROXY.bench(detector, context(tmp_path))
     twin = build(eresfd.naver(width=8), seed=0)
-    bench.mend_(twin)
+    bench.mended(twin, {})
     (batch,) = bench.calibration
     with torch.no_grad():
         first = twin.base.conv1[0](twin.prepare(batch.images))
@@ -376,3 +377,29 @@ def test_the_verb_writes_model_page_and_table(
     assert told["best"]["costs"][0] <= told["limits"][0]
     assert (tmp_path / "run" / "search.html").exists()
     load(tmp_path / "best.safetensors")
+
+
+def test_a_reconstructed_candidate_starts_from_the_answers_of_the_whole(
+    detector: Detector, tmp_path: Path
+) -> None:
+    proxy = PROXY.model_copy(update={"repair": "reconstruct"})
+    search = SEARCH.model_copy(update={"proxy": proxy})
+    ground = search.ground(detector, context(tmp_path))
+    widths = ground.surface.place(np.ones(len(ground.surface.costs.names)))
+    mended = ground.mended(widths)
+    assert ground.judge(widths) == ground.bench.loss(mended)
+    keep = ground._keep(widths)
+    images = torch.cat([batch.images for batch in ground.bench.calibration])
+    stays = remaining_outputs(detector, keep, ground.groups)
+    wanted = reconstruct(detector, ground.cut(widths), stays, images, places=2048)
+    for name, tensor in wanted.state_dict().items():
+        torch.testing.assert_close(mended.state_dict()[name], tensor, msg=name)
+
+
+def test_a_search_of_reconstructed_candidates_finishes(detector: Detector, tmp_path: Path) -> None:
+    proxy = PROXY.model_copy(update={"repair": "reconstruct"})
+    search = SEARCH.model_copy(update={"proxy": proxy, "trials": 4})
+    finding, best = search.find(detector, context(tmp_path))
+    assert len(finding.losses) == 4
+    assert all(math.isfinite(loss) for loss in finding.losses)
+    assert bool(torch.isfinite(best(torch.zeros(1, 3, 64, 64)).logits).all())

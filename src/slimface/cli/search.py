@@ -46,6 +46,13 @@ def search(
     front: Annotated[
         bool, typer.Option(help="Search all costs from the first budget up to the whole model.")
     ] = False,
+    repair: Annotated[
+        str,
+        typer.Option(
+            help="Before a candidate is judged: norms (their statistics taken anew), or "
+            "reconstruct (all weights solved for)."
+        ),
+    ] = "norms",
     trained: Annotated[int, typer.Option(min=0, help="The best, to be trained shortly.")] = 16,
     verified: Annotated[int, typer.Option(min=0, help="The best of these, to be scored.")] = 4,
     verify_on: Annotated[
@@ -103,6 +110,7 @@ def search(
             "max_rate": max_rate,
             "multiple_of": multiple_of,
             "front": front,
+            "proxy": {"repair": repair},
             "finals": {"trained": trained, "verified": verified, "on": verify_on},
         }
     else:

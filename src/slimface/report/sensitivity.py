@@ -5,6 +5,11 @@ from slimface.report.markup import Html, join, tag
 
 _COLUMNS = 6
 _WIDTH, _HEIGHT = 160, 90
+_CAPTION_HEIGHT = 24
+_CAPTION = (
+    "Across: share of the group's channels that is silent, 0 to 1. "
+    "Up: rise of the loss on validation pictures, from 0 to the whole model's loss and no further."
+)
 _PLOT_TOP, _PLOT_HEIGHT, _PLOT_WIDTH = 20, 60, 140
 
 
@@ -16,11 +21,13 @@ def drawn(found: Sensitivities) -> str:
     """
     charts = [_chart(found, curve, i) for i, curve in enumerate(found.curves)]
     rows = -(-len(charts) // _COLUMNS)
+    height = max(rows, 1) * _HEIGHT + _CAPTION_HEIGHT
     return tag(
         "svg",
         *charts,
+        tag("text", _CAPTION, x=10, y=height - 8, fill="#555"),
         xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {_COLUMNS * _WIDTH} {max(rows, 1) * _HEIGHT}",
+        viewBox=f"0 0 {_COLUMNS * _WIDTH} {height}",
         font_family="sans-serif",
         font_size="9",
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -69,19 +69,7 @@ def reconstruct(
             what they see.
         seed: Of the places.
     """
-    mended = copy.deepcopy(narrow).eval()
-    whole = copy.deepcopy(whole).eval()
-    device = next(mended.parameters()).device
-    images = images.to(device)
-    with torch.no_grad():
-        wanted = _Wanted(places, seed)
-        with wanted.noted(whole):
-            whole.maps(whole.prepare(images))
-        solver = _Solver(mended, stays, wanted, ridge)
-        with solver.at_work():
-            for _ in range(wanted.passes):
-                mended.maps(mended.prepare(images))
-    return mended
+    return Answers.of(whole, images, places=places, seed=seed).taught(narrow, stays, ridge=ridge)
 
 
 def remaining_outputs(
@@ -115,17 +103,35 @@ def _solvable(network: nn.Module) -> Iterator[tuple[str, Mixing]]:
             yield name, layer
 
 
-@dataclass(slots=True)
-class _Wanted:
-    """What the whole network's layers say, at some places of each of their runs."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """What the layers of a whole network say to some pictures: any narrow one can learn from it."""
 
-    places: int
-    seed: int
+    images: Tensor
     said: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=lambda: defaultdict(list))
     """Layer -> for each run the places ``(p, 3)`` and the outputs there ``(p, outputs)``."""
 
     norms: dict[str, str] = field(default_factory=dict)
     """Layer -> the batch norm that takes its output, and nothing else's."""
+
+    @classmethod
+    def of(cls, whole: Network, images: Tensor, *, places: int = 8192, seed: int = 0) -> Self:
+        """Let a network look at pictures; see ``reconstruct``."""
+        whole = copy.deepcopy(whole).eval()
+        answers = cls(images.to(next(whole.parameters()).device))
+        with torch.no_grad(), answers._noted(whole, places, seed):
+            whole.maps(whole.prepare(answers.images))
+        return answers
+
+    def taught(self, narrow: N, stays: Stays, *, ridge: float = 1e-3) -> N:
+        """Return a narrow network that answers as nearly so as it can; see ``reconstruct``."""
+        mended = copy.deepcopy(narrow).eval()
+        images = self.images.to(next(mended.parameters()).device)
+        solver = _Solver(mended, stays, self, ridge)
+        with torch.no_grad(), solver.at_work():
+            for _ in range(self.passes):
+                mended.maps(mended.prepare(images))
+        return mended
 
     @property
     def passes(self) -> int:
@@ -134,15 +140,15 @@ class _Wanted:
         return _PASSES if shared else 1
 
     @contextmanager
-    def noted(self, whole: Network) -> Iterator[None]:
-        """Write down what the layers say in the passes made inside."""
-        draw = torch.Generator().manual_seed(self.seed)
+    def _noted(self, whole: Network, most: int, seed: int) -> Iterator[None]:
+        """Write down what the layers say in the pass made inside."""
+        draw = torch.Generator().manual_seed(seed)
         written: list[tuple[Tensor, str]] = []
         sources: dict[str, set[str | None]] = defaultdict(set)
 
         def note(name: str) -> Callable[..., None]:
             def hook(_layer: nn.Module, _inputs: Any, output: Tensor) -> None:
-                places = _drawn(output, self.places, draw)
+                places = _drawn(output, most, draw)
                 self.said[name].append((places, said_at(output, places)))
                 written[:] = [(output, name)]
 
@@ -173,7 +179,7 @@ class _Wanted:
 class _Solver:
     """Gives the layers of a narrow network their new weights while a pass is made through it."""
 
-    def __init__(self, narrow: Network, stays: Stays, wanted: _Wanted, ridge: float) -> None:
+    def __init__(self, narrow: Network, stays: Stays, wanted: Answers, ridge: float) -> None:
         self._narrow, self._stays, self._wanted, self._ridge = narrow, stays, wanted, ridge
         self._known: dict[str, dict[int, Equations]] = defaultdict(dict)
         self._runs: dict[str, int] = defaultdict(int)

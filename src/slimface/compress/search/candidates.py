@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slimface.compress.prune.allocate import choose
+from slimface.compress.prune.allocate import Keep, choose
 from slimface.compress.prune.descent import Floats
+from slimface.compress.repair.reconstruct import Stays, remaining_outputs
 from slimface.compress.search.proxy import Bench
 from slimface.compress.search.samplers import Sampler, make_sampler
 from slimface.compress.search.space import Space
@@ -50,10 +51,23 @@ class Ground:
 
     def cut(self, widths: Floats) -> Network:
         """Return the detector at these widths, its least important channels removed."""
+        return remove_channels(self.detector, self._keep(widths), groups=self.groups)
+
+    def judge(self, widths: Floats) -> float:
+        """Return what the proxy says of these widths."""
+        return self.bench.judge(self.cut(widths), self._stays(widths))
+
+    def mended(self, widths: Floats) -> Network:
+        """Return the detector at these widths after the repair of the proxy."""
+        return self.bench.mended(self.cut(widths), self._stays(widths))
+
+    def _stays(self, widths: Floats) -> Stays:
+        return remaining_outputs(self.detector, self._keep(widths), self.groups)
+
+    def _keep(self, widths: Floats) -> Keep:
         gone = (self.surface.costs.sizes - widths).astype(int).tolist()
         names = self.surface.costs.names
-        keep = choose(self.scores, dict(zip(names, gone, strict=True)))
-        return remove_channels(self.detector, keep, groups=self.groups)
+        return choose(self.scores, dict(zip(names, gone, strict=True)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,7 +209,7 @@ def _try(
     widths = ground.surface.relaxed(slack).place(ground.space.rates(values))
     twin = known.get(widths.tobytes())
     started = time.process_time()
-    loss = ground.bench.judge(ground.cut(widths)) if twin is None else twin.loss
+    loss = ground.judge(widths) if twin is None else twin.loss
     if not math.isfinite(loss):
         raise _UndefinedError(f"its loss is {loss} at the widths {widths.astype(int).tolist()}")
     costs = tuple(ground.surface.costs_of(widths))

@@ -141,8 +141,7 @@ class Arena:
 
     def train(self, candidate: Candidate) -> float:
         """Train a candidate, keep it, and return its held-out loss."""
-        detector = self.ground.cut(candidate.widths)
-        self.ground.bench.mend_(detector)
+        detector = self.ground.mended(candidate.widths)
         if self.crops is not None:
             self.finals.training(detector, self.crops, self.ground.bench)
         save(detector, self._path(candidate))

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from slimface.compress.repair.norms import recalibrate_
+from slimface.compress.repair.reconstruct import Answers, Stays
 from slimface.compress.search.tasks import Task, task_of
 from slimface.core.value import Value
 from slimface.data.transforms import Augment, PlainAugment, S3fdAugment
@@ -30,6 +31,9 @@ from slimface.train.schedule import Schedule
 
 log = logging.getLogger(__name__)
 
+_PLACES = 2048
+"""Of each map, at which candidates are reconstructed: enough to tell them apart."""
+
 
 class Proxy(Value):
     """Re-estimate batch norms on some crops, then take the loss on others that are held out.
@@ -43,7 +47,12 @@ class Proxy(Value):
 
     kind: Literal["adaptive_norms"] = "adaptive_norms"
     calibration: int = Field(default=32, ge=0)
-    """Training crops that the batch norms are estimated on; 0 leaves them as they are."""
+    """Training crops that the repair looks at; 0 leaves candidates as they are cut."""
+
+    repair: Literal["norms", "reconstruct"] = "norms"
+    """What is done to a candidate before it is judged: batch norms estimated anew, or all weights
+    solved for, so that its layers answer as the whole's (see ``compress.repair``). A short training
+    then starts from there."""
 
     held_out: int = Field(default=64, gt=0)
     """Crops that the loss is taken on."""
@@ -119,6 +128,10 @@ class Bench:
     parent_loss: float = math.nan
     """Of the whole detector, with its own batch norms."""
 
+    answers: Answers | None = None
+    """What the whole detector's layers say to the calibration crops, for candidates that are
+    reconstructed."""
+
     def beside(self, detector: Network) -> "Bench":
         """Return a bench that knows what the whole detector says.
 
@@ -132,16 +145,27 @@ class Bench:
                 "Its weights are damaged; train or load it again."
             )
         bench = replace(self, expected=expected)
+        if self.calibration and self.proxy.repair == "reconstruct":
+            images = torch.cat([batch.images for batch in self.calibration])
+            bench = replace(bench, answers=Answers.of(detector, images, places=_PLACES))
         return replace(bench, parent_loss=bench.loss(detector))
 
-    def judge(self, detector: Network) -> float:
-        """Re-estimate the batch norms of ``detector``, in place, and return its held-out loss."""
-        self.mend_(detector)
-        return self.loss(detector)
+    def judge(self, detector: Network, stays: Stays) -> float:
+        """Return the held-out loss of a candidate after the repair; arguments as for that."""
+        return self.loss(self.mended(detector, stays))
 
-    def mend_(self, detector: Network) -> None:
-        """Re-estimate the batch norms of ``detector``, in place."""
-        recalibrate_(detector.to(self.device), (batch.images for batch in self.calibration))
+    def mended(self, detector: Network, stays: Stays) -> Network:
+        """Return a candidate after the repair; ``detector`` itself may be changed.
+
+        Args:
+            detector: As it was cut.
+            stays: Those outputs of each layer that were not removed.
+        """
+        detector.to(self.device)
+        if self.answers is not None:
+            return self.answers.taught(detector, stays)
+        recalibrate_(detector, (batch.images for batch in self.calibration))
+        return detector
 
     def loss(self, detector: Network) -> float:
         """Return the held-out loss of a detector as it is; not finite if its answers are not."""
