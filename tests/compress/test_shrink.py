@@ -14,6 +14,7 @@ from slimface.core.spec import Architecture, DetectorSpec, Preprocess
 from slimface.errors import TraceError, UsageError
 from slimface.model import eresfd, zoo
 from slimface.model.build import build
+from slimface.model.classifier import IMAGENET, classifier
 from slimface.model.detector import Detector
 from tests.model.drawn_detector import live_in_
 
@@ -97,10 +98,10 @@ def test_a_chain_of_dense_convolutions_needs_one_carrier():
     detector = network(nn.Sequential(conv(3, 8), conv(8, 6)), 6)
     mask_(detector.body[0][0], 1, 2, 5)
     shrunk = small(detector)
-    assert shrunk.detector.body[0][0].out_channels == 6
+    assert shrunk.network.body[0][0].out_channels == 6
     assert [(g.before, g.after, g.carriers) for g in shrunk.report.groups] == [(8, 6, 1)]
     assert (shrunk.report.zeroed, shrunk.report.removed, shrunk.report.carried) == (3, 2, 1)
-    assert_same(shrunk.detector, detector)
+    assert_same(shrunk.network, detector)
 
 
 def test_the_carrier_takes_over_the_summed_weights():
@@ -113,7 +114,7 @@ def test_the_carrier_takes_over_the_summed_weights():
         )
     weight = detector.body[1][0].weight
     total = constants[0] * weight[:, 0] + constants[3] * weight[:, 3]
-    carried = small(detector).detector.body[1][0].weight
+    carried = small(detector).network.body[1][0].weight
     strongest = int(constants[[0, 3]].abs().argmax()) * 3
     place = {0: 0, 3: 2}[strongest]
     assert torch.allclose(carried[:, place], total / constants[strongest], atol=1e-6)
@@ -123,12 +124,12 @@ def test_a_pointwise_reader_needs_no_carrier_and_trains_as_before():
     detector = network(nn.Sequential(conv(3, 8), conv(8, 6, 1)), 6)
     mask_(detector.body[0][0], 1, 2, 5)
     shrunk = small(detector)
-    assert shrunk.detector.body[0][0].out_channels == 5
-    assert shrunk.detector.body[1][0].bias is None
-    assert_same(shrunk.detector, detector)
+    assert shrunk.network.body[0][0].out_channels == 5
+    assert shrunk.network.body[1][0].bias is None
+    assert_same(shrunk.network, detector)
     images = torch.randn((2, 3, 16, 16), generator=torch.Generator().manual_seed(0))
     # In training a batch norm subtracts whatever constant there is.
-    one, other = shrunk.detector.train().maps(images)[0], detector.train().maps(images)[0]
+    one, other = shrunk.network.train().maps(images)[0], detector.train().maps(images)[0]
     assert torch.allclose(one, other, atol=1e-4)
 
 
@@ -139,7 +140,7 @@ def test_constants_that_are_zero_cost_nothing():
         detector.body[0][1].bias[[1, 2]] = 0
         detector.body[0][1].running_mean[[1, 2]] = 0
     shrunk = small(detector)
-    assert shrunk.detector.body[0][0].out_channels == 6
+    assert shrunk.network.body[0][0].out_channels == 6
     assert shrunk.report.carried == 0
 
 
@@ -149,9 +150,9 @@ def test_behind_a_depthwise_layer_few_carriers_know_all_borders():
     mask_(detector.body[0][0], *range(36))
     shrunk = small(detector)
     # Nine sums of taps and one is the constant; slopes of both signs double that at most.
-    assert 4 < shrunk.detector.body[0][0].out_channels <= 4 + 15
-    assert_same(shrunk.detector, detector)
-    assert small(detector, exact=False).detector.body[0][0].out_channels == 4
+    assert 4 < shrunk.network.body[0][0].out_channels <= 4 + 15
+    assert_same(shrunk.network, detector)
+    assert small(detector, exact=False).network.body[0][0].out_channels == 4
 
 
 def test_a_strided_depthwise_layer_has_other_borders_at_odd_sizes():
@@ -159,8 +160,8 @@ def test_a_strided_depthwise_layer_has_other_borders_at_odd_sizes():
     detector = network(nn.Sequential(conv(3, 40, 1), depthwise, conv(40, 6, 1)), 6)
     mask_(detector.body[0][0], *range(36))
     shrunk = small(detector)
-    assert shrunk.detector.body[0][0].out_channels < 40
-    assert_same(shrunk.detector, detector)
+    assert shrunk.network.body[0][0].out_channels < 40
+    assert_same(shrunk.network, detector)
 
 
 def test_a_stream_keeps_what_any_writer_writes_and_says_who():
@@ -168,7 +169,7 @@ def test_a_stream_keeps_what_any_writer_writes_and_says_who():
     mask_(detector.body.first[0], 0, 1)
     mask_(detector.body.block[1][0], 1, 2)
     shrunk = small(detector)
-    assert shrunk.detector.head.in_channels == 6
+    assert shrunk.network.head.in_channels == 6
     assert [(k.layer, k.filters) for k in shrunk.report.kept] == [
         ("body.first.0", 1),
         ("body.block.1.0", 1),
@@ -183,8 +184,8 @@ def test_a_shared_stage_may_send_another_constant_each_time():
     mask_(detector.body.block[1][0], *masked)
     shrunk = small(detector)
     # Constants grow from pass to pass: two carriers make all of them, or one if proportional.
-    assert shrunk.detector.head.in_channels <= 2 + 2
-    assert_same(shrunk.detector, detector)
+    assert shrunk.network.head.in_channels <= 2 + 2
+    assert_same(shrunk.network, detector)
 
 
 def test_what_nobody_hears_goes_and_what_fed_only_that():
@@ -194,10 +195,10 @@ def test_what_nobody_hears_goes_and_what_fed_only_that():
         detector.body[1][0].weight[7, :3] = 0
     mask_(detector.body[0][0], 4)
     shrunk = small(detector)
-    assert shrunk.detector.body[1][0].out_channels == 1
+    assert shrunk.network.body[1][0].out_channels == 1
     # Three were heard by what is gone only; the masked one stays to carry itself.
-    assert shrunk.detector.body[0][0].out_channels == 2
-    assert_same(shrunk.detector, detector)
+    assert shrunk.network.body[0][0].out_channels == 2
+    assert_same(shrunk.network, detector)
 
 
 def test_scattered_zeros_are_no_reason_to_cut():
@@ -213,8 +214,8 @@ def test_a_layer_keeps_a_channel_even_if_all_its_filters_are_zero():
     detector = network(nn.Sequential(conv(3, 4), conv(4, 6, 1)), 6)
     mask_(detector.body[0][0], *range(4))
     shrunk = small(detector)
-    assert shrunk.detector.body[0][0].out_channels == 1
-    assert_same(shrunk.detector, detector)
+    assert shrunk.network.body[0][0].out_channels == 1
+    assert_same(shrunk.network, detector)
 
 
 def test_a_closed_path_and_an_idle_stage_go():
@@ -262,7 +263,7 @@ def test_the_masked_model_stays_as_it_was():
     detector = network(nn.Sequential(conv(3, 8), conv(8, 6)), 6).train()
     mask_(detector.body[0][0], 1, 2)
     before = copy.deepcopy(detector.state_dict())
-    assert small(detector).detector.training
+    assert small(detector).network.training
     assert all(torch.equal(before[name], value) for name, value in detector.state_dict().items())
 
 
@@ -280,13 +281,13 @@ def test_folding_is_smaller_and_says_what_it_costs():
     detector.__class__ = Scored
     folded = shrink(detector, exact=False, pictures=pictures, size_px=(16, 16))
     exact = shrink(detector, pictures=pictures, size_px=(16, 16))
-    assert folded.detector.body[0][0].out_channels == 5
+    assert folded.network.body[0][0].out_channels == 5
     assert folded.report.noise_drift > 1e-3 > 1e-5 > exact.report.noise_drift
     assert folded.report.score_drift > 1e-3 > 1e-5 > exact.report.score_drift
     images = torch.randn((1, 3, 32, 32), generator=torch.Generator().manual_seed(0))
     inside = (slice(None), slice(None), slice(3, -3), slice(3, -3))
     with torch.inference_mode():
-        one, other = folded.detector.maps(images)[0], detector.maps(images)[0]
+        one, other = folded.network.maps(images)[0], detector.maps(images)[0]
     assert torch.allclose(one[inside], other[inside], atol=1e-5)
 
 
@@ -323,3 +324,22 @@ def test_published_masked_files_become_smaller(name, weights_root, monkeypatch):
     assert report.removed + report.carried + sum(k.filters for k in report.kept) == report.zeroed
     assert report.after.macs < report.before.macs
     assert report.noise_drift < 1e-6
+
+
+def test_a_masked_classifier_shrinks_to_one_that_answers_the_same() -> None:
+    rule = IMAGENET.model_copy(update={"height_px": 32, "width_px": 32})
+    masked = build(classifier("resnet10t", ("cat", "dog"), preprocess=rule), seed=0).eval()
+    for layer in masked.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.weight.data[::3] = 0
+    pictures = [np.full((40, 50, 3), level, np.uint8) for level in (0, 90, 255)]
+    found = shrink(masked, pictures=pictures)
+    assert found.report.removed > 0
+    assert found.report.before.height == 32
+    assert found.report.after.parameters < 0.8 * found.report.before.parameters
+    assert found.report.pictures == 3
+    assert found.report.score_drift is not None
+    assert found.report.score_drift < 1e-5
+    assert found.report.offset_drift is None
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(found.network(images), masked(images), rtol=1e-4, atol=1e-5)

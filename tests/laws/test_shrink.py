@@ -91,7 +91,7 @@ def assert_equal_outputs(found: Detector, expected: Detector, *sizes: tuple[int,
 @given(masked(published()))
 @few(5)
 def test_a_shrunk_model_puts_out_the_same(detector: Detector) -> None:
-    small = shrink(detector).detector
+    small = shrink(detector).network
     assert_equal_outputs(small, detector, (70, 201), (131, 64))
 
 
@@ -99,7 +99,7 @@ def test_a_shrunk_model_puts_out_the_same(detector: Detector) -> None:
 @few(30)
 def test_a_shrunk_drawn_network_puts_out_the_same(detector: Detector) -> None:
     try:
-        small = shrink(detector, size_px=detector.trace_size).detector
+        small = shrink(detector, size_px=detector.trace_size).network
     except UsageError:
         # The mask was empty.
         return
@@ -109,9 +109,9 @@ def test_a_shrunk_drawn_network_puts_out_the_same(detector: Detector) -> None:
 @given(masked(published()))
 @few(3)
 def test_shrinking_twice_changes_nothing_more(detector: Detector) -> None:
-    once = shrink(detector).detector
+    once = shrink(detector).network
     try:
-        twice = shrink(once).detector
+        twice = shrink(once).network
     except UsageError:
         # All zeroed filters are gone.
         return
@@ -121,7 +121,7 @@ def test_shrinking_twice_changes_nothing_more(detector: Detector) -> None:
 @given(masked(published()))
 @few(1)
 def test_a_shrunk_model_is_loaded_bit_by_bit(tmp_path_factory, detector: Detector) -> None:
-    small = shrink(detector).detector
+    small = shrink(detector).network
     path = tmp_path_factory.mktemp("shrunk") / "model.safetensors"
     checkpoint.save(small, path)
     loaded = checkpoint.load_checkpoint(path).detector

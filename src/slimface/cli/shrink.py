@@ -11,7 +11,7 @@ from slimface.errors import UsageError
 if TYPE_CHECKING:
     from slimface.compress.shrink import ShrinkReport
     from slimface.model.checkpoint import Provenance
-    from slimface.model.detector import Detector
+    from slimface.model.network import Network
 
 _PICKLES = frozenset({".pth", ".pt"})
 
@@ -36,7 +36,7 @@ def shrink(
     json: Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")] = False,
 ) -> None:
     """Remove the zeroed filters of MODEL for good; what they still send on is carried exactly."""
-    from slimface.compress.shrink import shrink as shrink_detector
+    from slimface.compress.shrink import shrink as shrink_network
     from slimface.export.pictures import read_pictures
     from slimface.model.checkpoint import fingerprint, save
 
@@ -47,15 +47,15 @@ def shrink(
         raise UsageError(f"{path} is no checkpoint's name.\nLet --out end in .safetensors.")
     if path.resolve() == Path(model).resolve():
         raise UsageError(f"{path} is the masked model itself.\nChoose another --out.")
-    detector, provenance, size_bytes = _open(model, like)
+    network, provenance, size_bytes = _open(model, like)
     seen = None
     if pictures is not None:
         named = track(read_pictures(pictures, limit=limit), "comparing", total=limit)
         seen = (picture for _, picture in named)
-    found = shrink_detector(detector, exact=not fold, pictures=seen)
+    found = shrink_network(network, exact=not fold, pictures=seen)
     command = f"slimface shrink {model}{f' --like {like}' if like else ''}{' --fold' * fold}"
-    origin = {"parent": fingerprint(detector), "recipe": command}
-    save(found.detector, path, provenance=provenance.model_copy(update=origin))
+    origin = {"parent": fingerprint(network), "recipe": command}
+    save(found.network, path, provenance=provenance.model_copy(update=origin))
     after_bytes = path.stat().st_size
     if json:
         files = {"before_bytes": size_bytes, "after_bytes": after_bytes}
@@ -68,7 +68,7 @@ def shrink(
     diary.print(f"File: {path} ({after_bytes:,} bytes)", markup=False)
 
 
-def _open(model: str, like: str | None) -> "tuple[Detector, Provenance, int]":
+def _open(model: str, like: str | None) -> "tuple[Network, Provenance, int]":
     """Return the masked model, where it comes from, and the bytes of its files."""
     from slimface.cli.opening import open_model
     from slimface.model import zoo
@@ -81,7 +81,7 @@ def _open(model: str, like: str | None) -> "tuple[Detector, Provenance, int]":
         raise UsageError(f"--like is for .pth files; {model} says itself what it is.\nLeave it.")
     if path.suffix == ".safetensors":
         checkpoint = load_checkpoint(path)
-        return checkpoint.detector, checkpoint.provenance, path.stat().st_size
+        return checkpoint.network, checkpoint.provenance, path.stat().st_size
     pipeline = open_model(model)
     if not hasattr(pipeline.network, "detector"):
         raise UsageError(
@@ -92,7 +92,7 @@ def _open(model: str, like: str | None) -> "tuple[Detector, Provenance, int]":
     return pipeline.network.detector, entry.provenance, sum(file.size for file in entry.files)
 
 
-def _open_pickle(path: Path, like: str | None) -> "tuple[Detector, Provenance, int]":
+def _open_pickle(path: Path, like: str | None) -> "tuple[Network, Provenance, int]":
     from slimface.model import zoo
     from slimface.model.checkpoint import Provenance
 
@@ -141,8 +141,10 @@ def _caption(report: "ShrinkReport") -> str:
         f"outputs on noise differ by {report.noise_drift:.1e} of their range",
     ]
     if report.pictures:
+        offsets = report.offset_drift
+        of_boxes = "" if offsets is None else f", offsets by up to {offsets:.1e}"
         lines.append(
-            f"on {report.pictures} pictures scores differ by up to {report.score_drift:.1e}, "
-            f"offsets by up to {report.offset_drift:.1e}"
+            f"on {report.pictures} pictures scores differ by up to {report.score_drift:.1e}"
+            f"{of_boxes}"
         )
     return "\n".join(lines)

@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from slimface.model.detector import Detector
+from slimface.model.network import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Observation:
     """Convolution -> the batch norm that takes all it puts out, and nothing else."""
 
 
-def observe(detector: Detector, *, borders: bool = True) -> Observation:
+def observe(detector: Network, *, borders: bool = True) -> Observation:
     """Follow constants from layer to layer.
 
     Args:

@@ -10,7 +10,7 @@ from torch import Tensor
 from slimface.compress.shrink.silence import Silenced, is_cuttable, is_writer
 from slimface.core.value import Value
 from slimface.model.channels import ChannelGroup
-from slimface.model.detector import Detector
+from slimface.model.network import Network
 from slimface.model.profile import Profile
 from slimface.model.widths import is_depthwise
 
@@ -82,7 +82,7 @@ class ShrinkReport(Value):
 class Filters:
     """Which filters of a masked model are zero."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Network) -> None:
         self.zero: dict[str, Tensor] = {}
         """Layer -> shape ``(filters,)``, bool."""
         for name, layer in detector.named_modules():
@@ -109,7 +109,7 @@ def shrunk_groups(groups: Sequence[ChannelGroup], found: Silenced) -> tuple[Shru
 
 
 def account(
-    detector: Detector, groups: Sequence[ChannelGroup], found: Silenced, filters: Filters
+    detector: Network, groups: Sequence[ChannelGroup], found: Silenced, filters: Filters
 ) -> tuple[int, int, tuple[KeptFilters, ...]]:
     """Return how many zeroed filters went and how many carry others, and why the others stayed."""
     removed = carried = 0
@@ -143,7 +143,7 @@ def _zeroed(group: ChannelGroup, filters: Filters) -> Mapping[str, Tensor]:
 
 
 def _reason(
-    detector: Detector, group: ChannelGroup, layer: str, stays: Tensor, filters: Filters
+    detector: Network, group: ChannelGroup, layer: str, stays: Tensor, filters: Filters
 ) -> str:
     if not is_cuttable(group):
         return group.reason

@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from slimface.compress.shrink.carriers import Block, choose_carriers, shares
 from slimface.compress.shrink.constants import Observation, Still, observe
 from slimface.model.channels import ChannelGroup, Member
-from slimface.model.detector import Detector
+from slimface.model.network import Network
 from slimface.model.widths import is_depthwise
 
 
@@ -31,7 +31,7 @@ class Silenced:
 
 
 def silence_constants_(
-    work: Detector, groups: Sequence[ChannelGroup], *, borders: bool = True
+    work: Network, groups: Sequence[ChannelGroup], *, borders: bool = True
 ) -> Silenced:
     """Find the channels whose content no picture changes, and move what they say elsewhere.
 
@@ -67,7 +67,7 @@ def is_writer(layer: nn.Module) -> bool:
 
 
 def _silence_group_(
-    work: Detector,
+    work: Network,
     group: ChannelGroup,
     found: Silenced,
     observation: Observation,
@@ -114,7 +114,7 @@ class _Reader:
     """A layer that mixes the channels of a group into others."""
 
     def __init__(
-        self, work: Detector, member: Member, observation: Observation, borders: bool
+        self, work: Network, member: Member, observation: Observation, borders: bool
     ) -> None:
         layer = work.get_submodule(member.module)
         assert isinstance(layer, _ConvNd | nn.Linear)
@@ -186,7 +186,7 @@ class _Reader:
             self._layer.bias += amount
 
 
-def _audible(work: Detector, groups: Sequence[ChannelGroup]) -> Mapping[str, Tensor]:
+def _audible(work: Network, groups: Sequence[ChannelGroup]) -> Mapping[str, Tensor]:
     """Return for each group which channels some prediction hears, through any layers."""
     writers = {
         name: layer
@@ -218,7 +218,7 @@ def _audible(work: Detector, groups: Sequence[ChannelGroup]) -> Mapping[str, Ten
     return audible
 
 
-def _is_end(work: Detector, group: ChannelGroup) -> bool:
+def _is_end(work: Network, group: ChannelGroup) -> bool:
     """Whether all channels count: predictions, and what is read in ways not understood here."""
     if any(m.side == "out" and m.module in work.head_names for m in group.members):
         return True
