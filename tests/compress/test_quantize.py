@@ -23,7 +23,7 @@ from slimface.compress.quantize.settings import Quantization
 from slimface.compress.quantize.step import Quantize
 from slimface.data.source import DrawnScenes
 from slimface.data.transforms import PlainAugment
-from slimface.errors import MissingError, UsageError
+from slimface.errors import MissingError, RecipeError, UsageError
 from slimface.export.pictures import sample_pictures
 from slimface.loading import load
 from slimface.model.build import build
@@ -113,11 +113,6 @@ def test_a_filter_of_zeros_stays_one_and_others_move_by_half_a_step_at_most():
     assert (np.abs(back - weight) <= step / 2 + 1e-6).all()
 
 
-def test_fake_weights_are_those_of_the_file():
-    weight = torch.randn(6, 3, 3, 3, generator=torch.Generator().manual_seed(0))
-    assert np.allclose(fake.rounded_weight(weight).numpy(), rounded_weights(weight.numpy()))
-
-
 def test_rounding_is_blind_to_what_a_norm_multiplies_filters_by():
     weight = torch.randn(6, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     scale = torch.tensor([1.0, -2.0, 0.25, 64.0, 1e-3, 8.0]).view(-1, 1, 1, 1)
@@ -177,6 +172,48 @@ def test_the_file_runs_as_a_detector_says_what_it_is_and_is_smaller(float_file, 
 def test_the_same_pictures_give_the_same_file(float_file, quantized_file, tmp_path):
     quantize(float_file, tmp_path / "other.onnx", NONE, PICTURES)
     assert quantized_file.read_bytes() == (tmp_path / "other.onnx").read_bytes()
+
+
+def test_four_bits_are_a_smaller_file_that_runs(float_file, quantized_file, tmp_path):
+    out = tmp_path / "four.onnx"
+    found = quantize(float_file, out, NONE.model_copy(update={"bits": 4}), PICTURES)
+    assert found.bytes < quantized_file.stat().st_size
+    load(out, threads=1).detect(PICTURES[0][1])
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"), [(How(bits=4), "INT4"), (How(), "INT8"), (How(reduce_range=True), "INT8")]
+)
+def test_whole_numbers_of_the_file_are_the_rounded_weights(graph, how, kind):
+    layer = graph.layers[1]
+    made = graph.quantized([layer], how)
+    tensors = {tensor.name: tensor for tensor in made.graph.initializer}
+    name = graph.nodes[layer].input[1]
+    (back,) = [
+        node
+        for node in made.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0].startswith(f"{name}_")
+    ]
+    assert tensors[back.input[0]].data_type == onnx.TensorProto.DataType.Value(kind)
+    steps, scales = (onnx.numpy_helper.to_array(tensors[one]) for one in back.input[:2])
+    exact = onnx.numpy_helper.to_array(graph.weights[name])
+    ours = rounded_weights(exact, bits=how.weight_bits)
+    theirs = steps.astype(np.float32) * scales.reshape(-1, 1, 1, 1)
+    # A tie may be rounded either way.
+    assert np.mean(np.abs(ours - theirs) > 1e-5) < 0.01
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_fake_weights_of_any_bits_are_those_of_the_file(bits):
+    weight = torch.randn(6, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    ours = fake.rounded_weight(weight, bits)
+    assert np.allclose(ours.numpy(), rounded_weights(weight.numpy(), bits=bits))
+    assert max(len(channel.unique()) for channel in ours) <= 2**bits
+
+
+def test_four_bits_for_openvino_are_refused():
+    with pytest.raises(RecipeError, match="for ONNX Runtime alone"):
+        Quantization.parse({"bits": 4, "runtime": "openvino"}, where="here")
 
 
 def test_fake_eight_bits_say_what_the_file_says(detector, quantized_file, inputs):

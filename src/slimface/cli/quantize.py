@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from slimface.compress.quantize.side import SideBySide
 
 EPOCHS = 3
+CASCADE_RATE = 1e-5
+"""Learning rate of a cascade's nets in fake bits, where none is given."""
 
 
 def quantize(
@@ -58,6 +60,9 @@ def quantize(
     reduce_range: Annotated[
         bool, typer.Option("--reduce-range", help="Weights of 7 bits: x86 without VNNI.")
     ] = False,
+    bits: Annotated[
+        int, typer.Option(help="Of weights: 8, or 4 (onnxruntime; train with them: --method qat).")
+    ] = 8,
     pictures: Annotated[int, typer.Option(min=1, help="Pictures to calibrate on.")] = 32,
     compared: Annotated[int, typer.Option(min=1, help="Pictures to compare on.")] = 20,
     epochs: Annotated[
@@ -72,7 +77,7 @@ def quantize(
     seed: SeedOption = 0,
     json: JsonOption = False,
 ) -> None:
-    """Write MODEL in eight bits, run the file, and say what it cost and what it bought."""
+    """Write MODEL in eight bits or fewer, run the file, and say what it cost and bought."""
     import tempfile
 
     from slimface.compress.quantize.export import spread, write_float
@@ -87,6 +92,7 @@ def quantize(
         "ranges": ranges,
         "keep": tuple(part.strip() for part in keep.split(",") if part.strip()),
         "reduce_range": reduce_range,
+        "bits": bits,
         **({} if sqnr is None else {"sqnr_db": sqnr}),
     }
     settings = Quantization.parse(asked, where="slimface quantize")
@@ -147,32 +153,53 @@ def _recipe(
     """Training in fake eight bits, then the file and its evaluation, as a recipe."""
     from slimface.recipe.recipe import Recipe
     from slimface.recipe.start import spec_of
-    from slimface.train.presets import adapted, preset
 
-    course = adapted(
-        preset(spec_of(model)),
-        onwards=True,
-        frozen_norms=True,
-        epochs=epochs or EPOCHS,
-        learning_rate=learning_rate,
-    )
+    courses = _courses(spec_of(model), epochs or EPOCHS, learning_rate)
+    bits = settings["bits"]
     file = {"kind": "quantize", "pictures": pictures, "compared": compared, **settings}
     return Recipe.parse(
         {
             "name": f"quantize-{Path(model).stem}",
-            "about": f"{model} trained in fake eight bits for {epochs or EPOCHS} epochs.",
+            "about": f"{model} trained with weights of {bits} bits for {epochs or EPOCHS} epochs.",
             "model": model,
             "source": source_of(data),
             "seed": seed,
             "steps": [
                 {"kind": "evaluate"},
-                {"kind": "qat", "train": course.model_dump(), "pictures": pictures},
+                *(
+                    {"kind": "qat", "train": one, "pictures": pictures, "bits": bits}
+                    for one in courses
+                ),
                 file,
                 {"kind": "evaluate", "of": "file"},
             ],
         },
         where="the command",
     )
+
+
+def _courses(spec: Any, epochs: int, learning_rate: float | None) -> list[dict[str, Any]]:
+    """Return the training of a model in fake bits, or that of each net of a cascade."""
+    from slimface.core.spec import CASCADE_NETS
+    from slimface.train.presets import adapted, preset
+
+    if spec.task == "cascade":
+        schedule = {
+            "epochs": epochs,
+            "batch_size": 512,
+            "optimizer": "adam",
+            "learning_rate": learning_rate or CASCADE_RATE,
+            "weight_decay": 0,
+        }
+        return [{"kind": "train_net", "net": net, "schedule": schedule} for net in CASCADE_NETS]
+    course = adapted(
+        preset(spec),
+        onwards=True,
+        frozen_norms=True,
+        epochs=epochs,
+        learning_rate=learning_rate,
+    )
+    return [course.model_dump()]
 
 
 def _unseen(source: Any) -> str:
@@ -204,6 +231,7 @@ def _opened(model: str) -> Any:
 
 
 def _show(path: str, found: "Quantized", agreement: str, times: "SideBySide") -> None:
+    bits = found.settings.bits
     rows = [
         ("file, bytes", f"{found.float_bytes:,}", f"{found.bytes:,}"),
         ("one picture, ms", f"{times.float_ms:.2f}", f"{times.ms:.2f}"),
@@ -213,7 +241,7 @@ def _show(path: str, found: "Quantized", agreement: str, times: "SideBySide") ->
         what = f"{one.name}: " if one.name else ""
         kept = f"; in float32 stay {', '.join(one.kept)}" if one.kept else ""
         lines.append(
-            f"{what}{one.layers - len(one.kept)} of {one.layers} layers in eight bits, signal "
+            f"{what}{one.layers - len(one.kept)} of {one.layers} layers in {bits} bits, signal "
             f"over noise {one.sqnr_db:.1f} dB{kept}"
         )
-    print_table(path, ("", "float32", "int8"), rows, caption="\n".join(lines))
+    print_table(path, ("", "float32", f"int{bits}"), rows, caption="\n".join(lines))

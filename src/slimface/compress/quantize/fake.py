@@ -23,13 +23,10 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from slimface.compress.quantize.calibrate import Seen
-from slimface.compress.quantize.ranges import LEVELS, Method, range_of
+from slimface.compress.quantize.ranges import LEVELS, STEPS, Method, range_of, width_of_steps
 from slimface.core.faces import Floats
 from slimface.errors import UsageError
 from slimface.model.network import Network
-
-MOST = 127
-"""Weights reach from minus to plus this many steps."""
 
 
 class Step(NamedTuple):
@@ -49,25 +46,27 @@ def step_of(low: float, high: float) -> Step:
     return Step(scale, int(min(max(round(-low / scale), 0), LEVELS - 1)))
 
 
-def rounded_weight(weight: Tensor) -> Tensor:
+def rounded_weight(weight: Tensor, bits: int = 8) -> Tensor:
     """Return weights as a scale for each output channel, the first axis, holds them."""
+    low, high = STEPS[bits]
     peak = weight.detach().abs().flatten(1).amax(dim=1)
-    scale = torch.where(peak > 0, peak, 1).float() / MOST
+    scale = torch.where(peak > 0, peak, 1).float() * width_of_steps(bits)
     zero = torch.zeros_like(scale, dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -MOST, MOST)
+    return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, low, high)
 
 
 class _Rounded:
     """The forward pass of one layer in fake eight bits. Copies of the network copy it with it."""
 
-    def __init__(self, layer: nn.Module, given: Step, answer: Step | None) -> None:
+    def __init__(self, layer: nn.Module, given: Step, answer: Step | None, bits: int) -> None:
         self.layer: Any = layer
+        self.bits = bits
         self.given = given
         self.answer = answer
 
     def __call__(self, x: Tensor) -> Tensor:
         layer = self.layer
-        weight = rounded_weight(layer.weight)
+        weight = rounded_weight(layer.weight, self.bits)
         x = self.given(x)
         if isinstance(layer, nn.Conv2d):
             x = layer._conv_forward(x, weight, layer.bias)
@@ -87,7 +86,9 @@ class _Still:
         return self.norm
 
 
-def fake_quantize_(network: Network, inputs: Sequence[Floats], *, ranges: Method) -> int:
+def fake_quantize_(
+    network: Network, inputs: Sequence[Floats], *, ranges: Method, bits: int = 8
+) -> int:
     """Let a network compute in fake eight bits, in training and in evaluation.
 
     Convolutions and linear layers round what they are given and their weights, the heads what they
@@ -97,6 +98,7 @@ def fake_quantize_(network: Network, inputs: Sequence[Floats], *, ranges: Method
         network: Changed in place; its tensors stay as they are, and so does what is saved of it.
         inputs: What it is calibrated on, each ``(b, 3, height, width)``.
         ranges: How the range of an activation is chosen.
+        bits: Of weights; what layers put out has eight.
 
     Returns:
         The number of layers.
@@ -121,7 +123,7 @@ def fake_quantize_(network: Network, inputs: Sequence[Floats], *, ranges: Method
         is_head = name in network.head_names
         answer = step_of(*range_of(after[name], ranges)) if is_head else None
         given = step_of(*range_of(before[name], ranges))
-        layer.forward = _Rounded(layer, given, answer)
+        layer.forward = _Rounded(layer, given, answer, bits)
     for norm in network.modules():
         if isinstance(norm, _BatchNorm):
             norm.train = _Still(norm)  # type: ignore[method-assign, assignment]

@@ -26,6 +26,8 @@ from slimface.loading import load_any
 
 log = logging.getLogger(__name__)
 
+_BITS = {4: "four", 8: "eight"}
+
 SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".xml"}
 
 
@@ -78,7 +80,8 @@ class Quantized(Value):
         kept = sum(len(one.kept) for one in self.networks)
         worst = min(one.sqnr_db for one in self.networks)
         return (
-            f"{layers - kept} of {layers} layers in eight bits, {self.float_bytes:,} bytes became "
+            f"{layers - kept} of {layers} layers in {_BITS[self.settings.bits]} bits, "
+            f"{self.float_bytes:,} bytes became "
             f"{self.bytes:,} ({self.float_bytes / self.bytes:.2f} times smaller), signal over "
             f"noise {worst:.1f} dB"
         )

@@ -42,6 +42,9 @@ class Qat(Value):
     ranges: Method = "percentile"
     """How the range of an activation is chosen from what it held on the calibration pictures."""
 
+    bits: Literal[4, 8] = 8
+    """Of weights; what layers put out has eight. Say the same to ``quantize``."""
+
     pictures: int = Field(default=32, gt=0)
     """Training pictures to calibrate on."""
 
@@ -69,8 +72,9 @@ class Qat(Value):
         if isinstance(own, MTCNN) and isinstance(self.train, TrainNet):
             name = self.train.net
             net = net_of(own, name, where=own.spec.name)
-        layers = fake_quantize_(net, inputs[name], ranges=self.ranges)
-        log.info("%d layers learn in fake eight bits", layers)
-        context.record("qat", {"layers": layers, "ranges": self.ranges, "pictures": self.pictures})
+        layers = fake_quantize_(net, inputs[name], ranges=self.ranges, bits=self.bits)
+        log.info("%d layers learn with weights of %d bits", layers, self.bits)
+        said = self.model_dump(include={"ranges", "bits", "pictures"})
+        context.record("qat", {"layers": layers, **said})
         trained: Any = self.train.learn(own, context)
         return cast(N, trained)

@@ -20,7 +20,7 @@ import numpy as np
 
 from slimface.compress.quantize.calibrate import Seen, observe
 from slimface.compress.quantize.equalise import equalised
-from slimface.compress.quantize.ranges import Method, range_of
+from slimface.compress.quantize.ranges import STEPS, Method, range_of, width_of_steps
 from slimface.core.faces import Floats
 from slimface.errors import MissingError, UsageError
 
@@ -56,6 +56,14 @@ class How:
 
     reduce_range: bool = False
     """Weights of seven bits, for x86 processors without VNNI: their 16-bit sums overflow."""
+
+    bits: int = 8
+    """Of weights, 4 or 8."""
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits that weights make use of."""
+        return 7 if self.reduce_range and self.bits == 8 else self.bits
 
 
 class Graph:
@@ -154,8 +162,8 @@ class Graph:
         quantizer = QDQQuantizer(
             model,
             True,
-            how.reduce_range,
-            QuantType.QInt8,
+            how.weight_bits == 7,
+            QuantType.QInt8 if how.bits == 8 else QuantType.QInt4,
             QuantType.QUInt8,
             ranges,
             [*chosen, *self._between(chosen)],
@@ -207,7 +215,7 @@ class Graph:
             if node.op_type != "Conv" or len(node.input) < 3:
                 continue
             weight = onnx.numpy_helper.to_array(tensors[node.input[1]])
-            lost = weight - rounded_weights(weight, bits=7 if how.reduce_range else 8)
+            lost = weight - rounded_weights(weight, bits=how.weight_bits)
             means = self.seen[node.input[0]].mean
             groups = len(means) // weight.shape[1]
             of_group = np.repeat(
@@ -304,12 +312,12 @@ def runner(model: Any, outputs: Sequence[str] | None = None) -> Callable[[Floats
 
 def rounded_weights(weight: Floats, *, bits: int = 8) -> Floats:
     """Return weights as a scale for each output channel, the first axis, holds them."""
-    most = 2 ** (bits - 1) - 1
+    low, high = STEPS[bits]
     axes = tuple(range(1, weight.ndim))
-    scale = np.abs(weight).max(axis=axes, keepdims=True) / most
+    scale = np.abs(weight).max(axis=axes, keepdims=True) * width_of_steps(bits)
     # A filter of zeros stays one.
     scale = np.where(scale == 0, 1, scale)
-    back: Floats = (np.clip(np.rint(weight / scale), -most, most) * scale).astype(np.float32)
+    back: Floats = (np.clip(np.rint(weight / scale), low, high) * scale).astype(np.float32)
     return back
 
 

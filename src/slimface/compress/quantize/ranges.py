@@ -19,6 +19,20 @@ PERCENTILE = 99.99
 """So many percent of the values lie within the range that ``percentile`` chooses."""
 
 LEVELS = 256
+STEPS = {8: (-127, 127), 7: (-64, 64), 4: (-8, 7)}
+"""Bits of weights -> whole numbers that ONNX Runtime lets them reach from and to."""
+
+
+def width_of_steps(bits: int) -> float:
+    """Return how wide a step is for weights whose largest magnitude is one.
+
+    That one lies between two steps where the ends differ; a hair less, and it is always rounded
+    away from zero.
+    """
+    low, high = STEPS[bits]
+    return 2 / (high - low) * (1 if low == -high else 1 - 1e-6)
+
+
 _BINS = 1024
 _CANDIDATES = 40
 

@@ -81,7 +81,7 @@ def best_way(
     ranges: Sequence[Method] = METHODS if settings.ranges == "best" else (settings.ranges,)
     corrects = (False, True) if settings.correct is None else (settings.correct,)
     ways = [
-        (even, How(one, correct, settings.reduce_range))
+        (even, How(one, correct, settings.reduce_range, settings.bits))
         for even in graphs
         for one in ranges
         for correct in corrects

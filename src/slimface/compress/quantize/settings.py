@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from slimface.compress.quantize.ranges import Method
 from slimface.core.value import Value
@@ -39,6 +39,19 @@ class Quantization(Value):
 
     reduce_range: bool = False
     """Weights of seven bits, for x86 processors without VNNI, whose 16-bit sums overflow."""
+
+    bits: Literal[4, 8] = 8
+    """Of weights; what layers put out always has eight. Four make a smaller file, not a faster
+    one: ONNX Runtime, which alone reads it, computes those layers in float32. Train with them first
+    (``qat``)."""
+
+    @model_validator(mode="after")
+    def _four_are_for_one_runtime(self) -> Self:
+        if self.bits == 4 and self.runtime != "onnxruntime":
+            raise ValueError(
+                "weights of 4 bits are written for ONNX Runtime alone; leave runtime at onnxruntime"
+            )
+        return self
 
 
 def told(metadata: Mapping[str, str], settings: Quantization, **versions: str) -> dict[str, str]:
