@@ -92,6 +92,13 @@ def test_videos_and_cameras_say_what_to_install(source, tiny_onnx, tmp_path):
     assert "pip install 'slimface[video]'" in told
 
 
+@pytest.mark.parametrize("verb", [("evaluate",), ("benchmark", "--runtimes", "all")])
+def test_scoring_on_annotated_pictures_says_what_to_install(verb, tiny_onnx, tmp_path):
+    told = slimface(*verb, tiny_onnx, "--data", tmp_path, fails=True)
+    assert "Traceback" not in told
+    assert "pip install 'slimface[train]'" in told
+
+
 def test_a_server_answers(tiny_onnx, picture):
     pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
     code = """

@@ -129,10 +129,11 @@ def evaluate(
     }
     given = {name: value for name, value in given.items() if value is not None}
 
+    source = source_of(data)
+
     from slimface.data.folders import ClassSource
     from slimface.data.widerface import read_widerface
 
-    source = source_of(data)
     if model is not None and isinstance(source, ClassSource):
         score_classes(
             model, source, split or "test", out=out, threads=threads, device=device, as_json=json

@@ -89,10 +89,12 @@ def _scored(data: str | None, limit: int | None) -> "Scored | None":
         return None
     from slimface.bench.matrix import Scored
     from slimface.cli.run import source_of
+
+    source = source_of(data)
+
     from slimface.data.folders import ClassSource
     from slimface.evaluate.widerface import truth_of
 
-    source = source_of(data)
     if isinstance(source, ClassSource):
         raise UsageError(
             f"--data {data} shows classes, and a matrix is scored on faces.\n"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slimface.cli.console import diary, print_json, print_table, track
-from slimface.errors import UsageError
+from slimface.errors import MissingError, UsageError
 
 if TYPE_CHECKING:
     from slimface.recipe.recipe import AnyStep, Recipe
@@ -213,12 +213,22 @@ def carry_out(
 
 
 def source_of(data: str) -> Any:
-    """Return the source that ``--data`` names."""
-    from slimface.data.drawn_breeds import DrawnBreeds
-    from slimface.data.folders import ClassFolders
-    from slimface.data.landmarks import LABELS
-    from slimface.data.pets import Pets
-    from slimface.data.source import DrawnScenes, Landmarks, WiderFace
+    """Return the source that ``--data`` names.
+
+    Raises:
+        MissingError: A package is not installed that annotated pictures are read or drawn with.
+    """
+    try:
+        from slimface.data.drawn_breeds import DrawnBreeds
+        from slimface.data.folders import ClassFolders
+        from slimface.data.landmarks import LABELS
+        from slimface.data.pets import Pets
+        from slimface.data.source import DrawnScenes, Landmarks, WiderFace
+    except ImportError as error:
+        raise MissingError(
+            f"reading annotated pictures needs the package {error.name}, which is not installed.\n"
+            "Install it with: pip install 'slimface[train]'"
+        ) from None
 
     kind, colon, place = data.partition(":")
     if kind == "pets":
