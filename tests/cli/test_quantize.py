@@ -1,0 +1,43 @@
+"""``slimface quantize``: what the command makes of its options."""
+
+import pytest
+from typer.testing import CliRunner
+
+from slimface.cli.app import app
+from slimface.cli.quantize import _recipe
+from slimface.compress.quantize.settings import Quantization
+from slimface.errors import RecipeError, UsageError
+
+
+def recipe(model: str, **settings):
+    asked = Quantization(**settings).model_dump()
+    return _recipe(model, "drawn", asked, 4, 2, None, None, 0)
+
+
+def test_a_cascade_learns_net_by_net_with_the_bits_that_are_written():
+    steps = recipe("mtcnn", bits=4).steps
+    learning = [step for step in steps if step.kind == "qat"]
+    assert [step.train.net for step in learning] == ["pnet", "rnet", "onet"]
+    written = next(step for step in steps if step.kind == "quantize")
+    assert {step.bits for step in learning} == {written.bits} == {4}
+
+
+def test_a_detector_learns_as_a_whole_with_its_norms_at_rest():
+    (step,) = [step for step in recipe("eresfd").steps if step.kind == "qat"]
+    assert step.train.kind == "train" and step.bits == 8
+    assert step.train.schedule.frozen_norms
+
+
+def test_bits_that_nobody_writes_are_refused():
+    said = CliRunner().invoke(app, ["quantize", "eresfd", "--bits", "3"])
+    assert isinstance(said.exception, (RecipeError, SystemExit)) and said.exit_code != 0
+
+
+def test_epochs_are_for_training():
+    with pytest.raises(UsageError, match="--epochs"):
+        CliRunner().invoke(
+            app,
+            ["quantize", "eresfd", "--epochs", "2"],
+            catch_exceptions=False,
+            standalone_mode=False,
+        )
