@@ -90,7 +90,8 @@ def for_onnxruntime(network: Network, track: Track, *, auto: bool | None = None)
     """
     settings, noise = network.settings, network.noise
     graph, how, even = best_way(network.graphs, noise, settings)
-    kept, ranking = set(network.by_hand), []
+    kept = set(network.by_hand)
+    ranking: list[Sensitivity] = []
     if "auto" in settings.keep if auto is None else auto:
         loud, ranking = to_keep(graph, noise, how, settings.sqnr_db, track=track)
         kept |= set(loud)
