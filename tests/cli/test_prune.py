@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from slimface.cli.app import app
 from slimface.data.source import DrawnScenes
 from slimface.errors import RecipeError, SlimfaceError, UsageError
-from slimface.model import checkpoint, eresfd
+from slimface.model import checkpoint, eresfd, mtcnn
 from slimface.model.build import build
 
 runner = CliRunner()
@@ -58,6 +58,20 @@ def test_wrong_use_is_explained_before_anything_runs(
     with pytest.raises(error, match=says):
         runner.invoke(app, ["prune", small, "--out", str(out), *words], catch_exceptions=False)
     assert not out.exists()
+
+
+def test_one_net_of_a_cascade_is_pruned_and_the_others_stay(tmp_path: Path) -> None:
+    start, out = tmp_path / "whole.safetensors", tmp_path / "run"
+    checkpoint.save(build(mtcnn.facenet(), seed=0), start)
+    words = ["prune", f"{start}.rnet", "--rate", "0.5", "--out", str(out), "--json"]
+    done = runner.invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0
+    cut = checkpoint.load_checkpoint(out / "model.safetensors").network
+    widths = {name: len(tensor) for name, tensor in cut.named_parameters() if "conv" in name}
+    assert (widths["rnet.conv1.weight"], widths["rnet.conv3.weight"]) == (14, 32)
+    assert (widths["pnet.conv1.weight"], widths["onet.conv1.weight"]) == (10, 32)
+    with pytest.raises(UsageError, match=r"slimface train RESULT/model.safetensors.rnet"):
+        runner.invoke(app, [*words, "--epochs", "2"], catch_exceptions=False)
 
 
 def test_what_ties_a_layer_is_told(small: str) -> None:

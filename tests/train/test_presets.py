@@ -1,5 +1,8 @@
+import cv2
+import numpy as np
 import pytest
 
+from slimface.core.faces import Faces
 from slimface.core.spec import DetectorSpec
 from slimface.data.transforms import RetinaFaceAugment
 from slimface.errors import UsageError
@@ -30,6 +33,17 @@ def test_retinaface_is_trained_as_published() -> None:
     assert (small.criterion.negatives_per_positive, small.criterion.box_weight) == (7, 2)
     assert small.augment == RetinaFaceAugment()
     assert small.size_px == 640
+
+
+def test_yunet_is_trained_on_the_published_crops() -> None:
+    course = preset(spec_of("yunet-n"))
+    assert course.augment == RetinaFaceAugment(filters="linear", colour_share=0)
+    picture = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    faces = Faces.annotated([[20, 20, 40, 40]])
+    plans = [course.augment.plan((60, 80), faces, np.random.default_rng(i), 64) for i in range(20)]
+    assert {plan.interpolation for plan in plans} == {cv2.INTER_LINEAR}
+    assert all(plan.colour is None for plan in plans)
+    assert plans[0].render(picture).shape == (64, 64, 3)
 
 
 def test_the_large_retinaface_has_a_course_of_its_own() -> None:

@@ -17,6 +17,7 @@ from slimface.cli.run import (
     carry_out,
     source_of,
 )
+from slimface.cli.train_net import split_net
 from slimface.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ RATE = 0.3
 
 
 def prune(
-    model: Annotated[str, typer.Argument(help="Name of the zoo, or a checkpoint.")] = "eresfd",
+    model: Annotated[
+        str,
+        typer.Argument(help="Name of the zoo, or a checkpoint; mtcnn.rnet: that net of a cascade."),
+    ] = "eresfd",
     rate: Annotated[
         float | None,
         typer.Option(help=f"Share of the channels to remove.  [default: {RATE}]"),
@@ -57,6 +61,16 @@ def prune(
         ),
     ] = "uniform",
     multiple_of: Annotated[int, typer.Option(min=1, help="Round widths up to a multiple.")] = 1,
+    repair: Annotated[
+        str | None,
+        typer.Option(
+            help="Right after each cut, from --data: reconstruct (all weights solved for, so that "
+            "layers answer as before; norms then rest) or norms (their statistics taken anew)."
+        ),
+    ] = None,
+    taught: Annotated[
+        bool, typer.Option("--taught", help="The whole model teaches what is trained.")
+    ] = False,
     explain: Annotated[
         str | None,
         typer.Option(metavar="LAYER", help="Only show what ties a layer's channels, or why not."),
@@ -111,17 +125,34 @@ def prune(
     from slimface.recipe.recipe import Recipe
 
     amount, said = _amount(rate, budget)
-    cut = {
+    cut: dict[str, Any] = {
         "kind": "prune",
         "importance": value,
         "allocator": {"kind": allocator, "multiple_of": multiple_of, **amount},
     }
+    model, net = split_net(model)
+    if net is not None:
+        if epochs or finish or schedule != "one-shot" or budget or allocator != "uniform":
+            raise UsageError(
+                f"Of one net of a cascade, the command removes a --rate of each layer at once.\n"
+                f"Then train it (slimface train RESULT/model.safetensors.{net}), or write the step "
+                "prune_net in a recipe: it removes a few channels at a time and trains in between."
+            )
+        rates = {f"{net}.*": amount["rate"]}
+        cut["allocator"] = {"kind": "per_group", "rates": rates, "multiple_of": multiple_of}
+        said += f" of {net}"
 
     source = source_of(data)
-    of_classes: dict[str, Any] = {}
+    of_task: dict[str, Any] = {}
     if isinstance(source, ClassSource):
-        of_classes, about = _for_classes(model)
+        of_task, about = _for_classes(model)
         cut |= about
+    if repair is not None:
+        look = {**cut.get("look", {}), "batches": 12, "batch_size": 16}
+        cut["repair"] = {"kind": repair, "look": look}
+    if taught:
+        inner = {"of": of_task["criterion"]} if of_task else {}
+        of_task["criterion"] = {"kind": "distill", "teacher": "step:0", **inner}
 
     def train(epochs: int) -> dict[str, Any]:
         course = {
@@ -130,8 +161,9 @@ def prune(
             "learning_rate": learning_rate,
             "warmup_epochs": min(1.0, epochs / 10),
             "ema": 0.998,
+            "frozen_norms": repair == "reconstruct",
         }
-        return {"kind": "train", "schedule": course, "size_px": size, **of_classes}
+        return {"kind": "train", "schedule": course, "size_px": size, **of_task}
 
     steps = _steps(schedule, cut, train(epochs) if epochs else None, rounds=rounds, every=every)
     if reinit:
@@ -182,7 +214,8 @@ def _steps(
         case "fade":
             return [{"kind": "fade_out", "prune": cut, "train": train}]
         case _:
-            return [train | {"criterion": {"kind": "group_lasso"}}, cut]
+            inner = {"of": train["criterion"]} if "criterion" in train else {}
+            return [train | {"criterion": {"kind": "group_lasso", **inner}}, cut]
 
 
 def _amount(rate: float | None, budgets: list[str] | None) -> tuple[dict[str, Any], str]:
