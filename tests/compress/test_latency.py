@@ -6,11 +6,14 @@ import pytest
 
 from slimface.compress.latency import LatencyTable
 from slimface.compress.place import Place
+from slimface.compress.prune.measured import Found, _pace, _Try
 from slimface.compress.prune.step import Prune
 from slimface.core.budget import parse_budget
 from slimface.errors import BudgetError, UsageError
 from slimface.model import eresfd
 from slimface.model.build import build
+from slimface.model.channels import channel_groups
+from slimface.model.cost import cost_model
 from slimface.model.detector import Detector
 from slimface.step import Context
 
@@ -96,3 +99,33 @@ def test_the_file_is_as_small_as_was_asked(detector: Detector, tmp_path: Path) -
 def test_a_file_that_cannot_be_so_small_is_refused(detector: Detector, tmp_path: Path) -> None:
     with pytest.raises(BudgetError, match="out of reach"):
         pruned(detector, tmp_path, "-95% size")
+
+
+def tried(detector: Detector, tmp_path: Path, saved: float, predicted: float) -> _Try:
+    costs = cost_model(detector, channel_groups(detector), 64, 64)
+    found = Found({}, {}, costs, {"ms": 10.0}, {"ms": 10 * (1 - saved)}, 0.0, PLACE)
+    return _Try(found, tmp_path, {"ms": predicted})
+
+
+@pytest.mark.parametrize("wanted", [0.1, 0.2, 0.3, 0.4, 0.5])
+def test_tries_close_in_on_a_budget_where_time_jumps(
+    detector: Detector, tmp_path: Path, wanted: float
+) -> None:
+    budgets = [parse_budget(f"-{100 * wanted:g}% ms@onnxruntime:1t")]
+    rng = np.random.default_rng(int(100 * wanted))
+    tries: list[_Try] = []
+    off = []
+    for _ in range(8):
+        predicted = wanted / _pace("ms", tries, budgets)
+        # Half as much as predicted, in blocks of 2 %, and never measured twice alike.
+        saved = round(0.5 * predicted / 0.02) * 0.02 + rng.normal(0, 0.01)
+        tries.append(tried(detector, tmp_path, saved, predicted))
+        off.append(abs((1 - saved) / (1 - wanted) - 1))
+    assert min(off) < 0.02
+    assert float(np.median(off[2:])) < 0.05
+
+
+def test_what_saved_nothing_is_followed_by_more(detector: Detector, tmp_path: Path) -> None:
+    budgets = [parse_budget("-20% ms@onnxruntime:1t")]
+    slower = tried(detector, tmp_path, -0.05, 0.2)
+    assert 0.2 / _pace("ms", [slower], budgets) > 0.2

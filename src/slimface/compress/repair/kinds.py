@@ -35,7 +35,7 @@ class Reconstruct(Value):
     places: int = Field(default=8192, gt=0)
     """At so many places of each map, drawn at random."""
 
-    ridge: float = Field(default=1e-3, gt=0)
+    ridge: float = Field(default=0.1, gt=0)
     """How strongly weights are drawn to what they were, as a share of the mean square of what
     they see."""
 

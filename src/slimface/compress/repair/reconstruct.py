@@ -44,7 +44,7 @@ def reconstruct(
     images: Tensor,
     *,
     places: int = 8192,
-    ridge: float = 1e-3,
+    ridge: float = 0.1,
     seed: int = 0,
 ) -> N:
     """Return ``narrow`` with new weights: each layer's answer is as near as can be to the whole's.
@@ -123,7 +123,7 @@ class Answers:
             whole.maps(whole.prepare(answers.images))
         return answers
 
-    def taught(self, narrow: N, stays: Stays, *, ridge: float = 1e-3) -> N:
+    def taught(self, narrow: N, stays: Stays, *, ridge: float = 0.1) -> N:
         """Return a narrow network that answers as nearly so as it can; see ``reconstruct``."""
         mended = copy.deepcopy(narrow).eval()
         images = self.images.to(next(mended.parameters()).device)
