@@ -108,6 +108,7 @@ def numpy_linear(picture: Picture, height: int, width: int) -> Picture:
     for start in range(0, height, _STRIP):
         strip = slice(start, start + _STRIP)
         used, at = np.unique(rows[:, strip], return_inverse=True)
+        at = at.reshape(2, -1)  # flat before NumPy 2
         part = picture[used]
         lines = _columns(part, columns[0]) * across[0]
         lines += _columns(part, columns[1]) * across[1]
