@@ -10,6 +10,7 @@ of the wall and, since other work on the machine stretches those, of the process
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -74,6 +75,8 @@ def main() -> int:
 def installed(scratch: Path, extras: str) -> Path:
     """Install the last commit; return the Python of the new environment."""
     clone, place = scratch / "clone", scratch / f"env-{extras or 'base'}"
+    for old in (clone, place):
+        shutil.rmtree(old, ignore_errors=True)
     run("git", "clone", "--quiet", "--depth", "1", f"file://{ROOT}", clone)
     run(sys.executable, "-m", "venv", place)
     python = place / "bin" / "python"

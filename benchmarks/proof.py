@@ -23,6 +23,8 @@ def commands(wider: Path, scratch: Path) -> dict[str, list[list[str]]]:
     """Name of a proof -> its commands."""
     onnx = str(scratch / "eresfd.onnx")
     pictures = str(wider / "WIDER_val" / "images")
+    photo = str(next(Path(pictures).rglob("*.jpg"), ""))
+    base = ["--scratch", str(scratch / "base"), "--model", onnx, "--picture", photo]
     return {
         "accuracy": [
             [*SLIMFACE, "evaluate", "eresfd", "--threads", "1"],
@@ -41,6 +43,11 @@ def commands(wider: Path, scratch: Path) -> dict[str, list[list[str]]]:
         "short-training": [
             [*PYTHON, "benchmarks/short_training.py", "--out", str(scratch / "short")]
         ],
+        "base-install": [
+            [*SLIMFACE, "export", "eresfd", "--out", onnx],
+            [*PYTHON, "benchmarks/base_install.py", *base],
+        ],
+        "page": [[*PYTHON, "benchmarks/page.py", "--scratch", str(scratch / "page")]],
         "runners": [[*PYTHON, "benchmarks/runners.py", "--scratch", str(scratch / "runners")]],
         "zoo-accuracy": [
             [*SLIMFACE, "evaluate", name, "--threads", "1"]
