@@ -120,7 +120,7 @@ def searched(arguments: argparse.Namespace, context: Context) -> Any:
         budgets=(arguments.budget,),
         trials=arguments.trials,
         minutes=arguments.minutes,
-        proxy=Proxy(repair="reconstruct"),
+        proxy=Proxy(repair="reconstruct", calibration=64),
         finals={"trained": arguments.trained, "verified": arguments.verified},
     )
     detector = zoo.load("eresfd").eval()
