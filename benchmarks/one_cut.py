@@ -2,8 +2,9 @@
 
     python benchmarks/one_cut.py
 
-The loss on held-out training pictures (320 px): at once, after the statistics of the batch norms were
-taken anew, and after all weights were solved for instead. Needs SLIMFACE_WIDER and SLIMFACE_WEIGHTS (or ../shared). 8 minutes on one core.
+The loss on held-out training pictures (320 px): at once, after the statistics of the batch norms
+were taken anew, and after all weights were solved for instead. Needs SLIMFACE_WIDER and
+SLIMFACE_WEIGHTS (or ../shared). 8 minutes on one core.
 """
 
 import os
