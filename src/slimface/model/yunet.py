@@ -94,7 +94,7 @@ def _wake_norms_(detector: YuNet, images: Tensor) -> bool:
     def take(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
         # Trained with its statistics kept, a sleeping norm has learnt a scale and a shift.
-        gain = norm.weight / (norm.running_var + norm.eps).sqrt()  # type: ignore[operator]
+        gain = norm.weight / (norm.running_var + norm.eps).sqrt()  # type: ignore[operator, arg-type]
         weight = gain * (variance + norm.eps).sqrt()  # type: ignore[operator]
         bias = norm.bias + gain * mean  # type: ignore[operator]
         new = {"weight": weight, "bias": bias, "running_mean": mean, "running_var": variance}
