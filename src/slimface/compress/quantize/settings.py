@@ -42,8 +42,7 @@ class Quantization(Value):
 
     bits: Literal[4, 8] = 8
     """Of weights; what layers put out always has eight. Four make a smaller file, not a faster
-    one: ONNX Runtime, which alone reads it, computes those layers in float32. Train with them first
-    (``qat``)."""
+    one: ONNX Runtime, which alone reads it, computes those layers in float32. They cost accuracy."""
 
     @model_validator(mode="after")
     def _four_are_for_one_runtime(self) -> Self:
