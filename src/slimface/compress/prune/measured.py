@@ -236,7 +236,7 @@ def _pace(unit: Measured, tries: Sequence[_Try], budgets: Sequence[Budget]) -> f
     if not tries:
         return 1.0
     before = tries[-1].found.before[unit]
-    wanted = max(1 - one.target(before) / before for one in budgets if one.unit == unit)
+    wanted = max(0.0, *(1 - one.target(before) / before for one in budgets if one.unit == unit))
     points = [(0.0, 0.0)] + [
         (1 - one.found.after[unit] / one.found.before[unit], one.predicted[unit]) for one in tries
     ]
@@ -245,7 +245,10 @@ def _pace(unit: Measured, tries: Sequence[_Try], budgets: Sequence[Budget]) -> f
     if more is not None:
         predicted = float(np.interp(wanted, [less[0], more[0]], [less[1], more[1]]))
     else:
-        predicted = less[1] * wanted / max(less[0], 1e-6)
+        # At most half of what would be left: far beyond what was seen, nothing is in proportion.
+        most = max(predicted for _, predicted in points)
+        far = less[1] * wanted / less[0] if less[0] > 0 else 1.0
+        predicted = min(far, (1 + most) / 2)
     return float(np.clip(wanted / max(predicted, 1e-6), 0.2, 5))
 
 
