@@ -19,6 +19,7 @@ from slimface.compress.quantize.settings import Quantization, told
 from slimface.core.faces import Floats
 from slimface.errors import MissingError, UsageError
 from slimface.export.form import write_sidecar
+from slimface.export.openvino import read_folded
 
 if TYPE_CHECKING:
     from slimface.compress.quantize.sensitive import Noise
@@ -91,16 +92,8 @@ def by_nncf(
 
 def read(model: Any) -> Any:
     """Return an ``onnx.ModelProto``, float or QDQ, as OpenVINO's model."""
-    openvino, _ = _libraries()
-    from openvino import passes
-
-    made = openvino.Core().read_model(model.SerializeToString())
-    # Behind shapes that are computed NNCF does not see biases, and the file gets twice as large.
-    # (openvino.convert_model folds as well, and reports to its makers that it was called.)
-    folding = passes.Manager()
-    folding.register_pass(passes.ConstantFolding())
-    folding.run_passes(made)
-    return made
+    _libraries()
+    return read_folded(model.SerializeToString())
 
 
 def write(made: Any, model: Any, target: Path, settings: Quantization) -> None:

@@ -41,8 +41,8 @@ class Quantization(Value):
     """Weights of seven bits, for x86 processors without VNNI, whose 16-bit sums overflow."""
 
     bits: Literal[4, 8] = 8
-    """Of weights; what layers put out always has eight. Four make a smaller file, not a faster
-    one: ONNX Runtime, which alone reads it, computes those layers in float32. They cost accuracy."""
+    """Of weights; what layers put out always has eight. Four make a smaller file, not a faster one:
+    ONNX Runtime, which alone reads it, computes those layers in float32. They cost accuracy."""
 
     @model_validator(mode="after")
     def _four_are_for_one_runtime(self) -> Self:
