@@ -13,6 +13,7 @@ from slimface.deploy.cascade import Cascade
 from slimface.deploy.pipeline import RawFaces
 from slimface.deploy.runtimes.cascade import OneByOne
 from slimface.errors import CheckpointError, MissingError, UsageError
+from slimface.export.formats import format_named
 from slimface.export.gate import export
 from slimface.export.onnx import Onnx
 from slimface.loading import load
@@ -120,6 +121,14 @@ def test_nets_do_not_decode_and_folders_of_others_stay(lively, pictures, tmp_pat
     with pytest.raises(UsageError, match="slimface did not make it"):
         export(lively, tmp_path / "mine", Onnx(), pictures=pictures)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("kind", ["executorch", "litert"])
+def test_a_format_of_one_size_is_refused_before_anything_is_written(kind, lively, tmp_path):
+    form = format_named(kind).parse({}, where="here")
+    with pytest.raises(UsageError, match=f"many sizes, and a file of {kind} takes one"):
+        export(lively, tmp_path / "cascade", form)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_runtime_that_takes_one_crop_a_call_is_given_one():

@@ -8,7 +8,7 @@ from typing import Any
 from slimface.core.spec import CASCADE_NETS
 from slimface.deploy.runtimes.cascade import SPEC_FILE
 from slimface.errors import UsageError
-from slimface.export.form import Form
+from slimface.export.form import Fixed, Form
 from slimface.files import write_text
 from slimface.model.cascade import net_of
 from slimface.model.mtcnn import MTCNN
@@ -20,14 +20,22 @@ def write_cascade(
     """Write each net of a cascade into ``folder``, and its spec.
 
     Raises:
-        UsageError: The nets were to decode: their boxes are of crops, and those of the cascade are
-            made outside of any net.
+        UsageError: The format's files take one size, and the first net sees pictures of many. Or
+            the nets were to decode: their boxes are of crops, and those of the cascade are made
+            outside of any net.
         MissingError, ParityError, CheckpointError: As ``form.write``.
     """
     if form.decode:
         raise UsageError(
             f"{cascade.spec.name} is a cascade: its boxes are decoded between its nets, not in "
             "them.\nLeave --decode out."
+        )
+    if isinstance(form, Fixed):
+        raise UsageError(
+            f"{cascade.spec.name} is a cascade: its first net looks at each picture in many sizes, "
+            f"and a file of {form.kind} takes one.
+"
+            "Export it to onnx, openvino, ncnn or torchscript."
         )
     for name in CASCADE_NETS:
         net = copy.deepcopy(net_of(cascade, name, where=cascade.spec.name))
