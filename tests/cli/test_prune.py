@@ -39,6 +39,22 @@ def test_a_budget_is_met_and_recorded(
     assert record["allocator"] == "cost" and record["importance"] == "lamp"
 
 
+def test_what_is_left_is_repaired_and_taught_by_the_whole(
+    small: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = DrawnScenes(train=8, val=2, size_px=96)
+    monkeypatch.setattr("slimface.cli.prune.source_of", lambda data: few)
+    words = ["prune", small, "--repair", "reconstruct", "--taught", "--epochs", "1", "--size", "64"]
+    rest = ["--batch-size", "2", "--out", str(tmp_path / "run"), "--json"]
+    done = runner.invoke(app, [*words, *rest], catch_exceptions=False)
+    assert done.exit_code == 0
+    recipe = (tmp_path / "run" / "recipe.yaml").read_text(encoding="utf-8")
+    assert "frozen_norms: true" in recipe
+    (trained,) = (tmp_path / "run" / "steps").glob("02-train-*")
+    lines = (trained / "records.jsonl").read_text(encoding="utf-8").splitlines()
+    assert "teacher_scores" in json.loads(lines[0])["record"]["parts"]
+
+
 @pytest.mark.parametrize(
     ("words", "error", "says"),
     [
@@ -47,6 +63,7 @@ def test_a_budget_is_met_and_recorded(
         (["--budget", "-30% ms"], UsageError, "in which runtime"),
         (["--allocator", "uniformly"], RecipeError, "uniformly"),
         (["--importance", "l3"], RecipeError, "l3"),
+        (["--repair", "magic"], RecipeError, "magic"),
         (["--rate", "1.5"], RecipeError, "rate"),
         (["--explain", "base.conv9.0"], UsageError, "Did you mean 'base.conv"),
     ],

@@ -27,6 +27,8 @@ SCHEDULES = ("one-shot", "iterative", "soft", "fade", "lasso")
 RATE = 0.3
 """Unless a rate or a budget is given."""
 
+_REPAIR_PICTURES = 192
+
 
 def prune(
     model: Annotated[
@@ -148,7 +150,8 @@ def prune(
         of_task, about = _for_classes(model)
         cut |= about
     if repair is not None:
-        look = {**cut.get("look", {}), "batches": 12, "batch_size": 16}
+        batches = max(_REPAIR_PICTURES // batch_size, 1)
+        look = {**cut.get("look", {}), "batches": batches, "batch_size": batch_size}
         cut["repair"] = {"kind": repair, "look": look}
     if taught:
         inner = {"of": of_task["criterion"]} if of_task else {}
