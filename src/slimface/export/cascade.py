@@ -32,9 +32,8 @@ def write_cascade(
         )
     if isinstance(form, Fixed):
         raise UsageError(
-            f"{cascade.spec.name} is a cascade: its first net looks at each picture in many sizes, "
-            f"and a file of {form.kind} takes one.
-"
+            f"{cascade.spec.name} is a cascade: its first net sees each picture in many sizes, "
+            f"and a file of {form.kind} takes one.\n"
             "Export it to onnx, openvino, ncnn or torchscript."
         )
     for name in CASCADE_NETS:
