@@ -12,6 +12,7 @@ from slimface.data.drawn import Drawn, draw
 from slimface.deploy.cascade import Cascade
 from slimface.deploy.pipeline import RawFaces
 from slimface.deploy.runtimes.cascade import OneByOne
+from slimface.deploy.runtimes.tiles import Tiled
 from slimface.errors import CheckpointError, MissingError, UsageError
 from slimface.export.formats import format_named
 from slimface.export.gate import export
@@ -19,7 +20,7 @@ from slimface.export.onnx import Onnx
 from slimface.loading import load
 from slimface.model import mtcnn
 from slimface.model.build import build
-from slimface.model.predictor import pipeline
+from slimface.model.predictor import TorchNetwork, pipeline
 
 
 @pytest.fixture(scope="module")
@@ -123,12 +124,42 @@ def test_nets_do_not_decode_and_folders_of_others_stay(lively, pictures, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-@pytest.mark.parametrize("kind", ["executorch", "litert"])
-def test_a_format_of_one_size_is_refused_before_anything_is_written(kind, lively, tmp_path):
-    form = format_named(kind).parse({}, where="here")
-    with pytest.raises(UsageError, match=f"many sizes, and a file of {kind} takes one"):
-        export(lively, tmp_path / "cascade", form)
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("rounds_up", [True, False])
+@pytest.mark.parametrize("size", [(13, 12), (30, 41), (41, 42), (75, 43), (64, 131)])
+def test_tiles_answer_as_the_whole_picture_does(rounds_up, size):
+    spec = mtcnn.facenet()
+    if not rounds_up:
+        options = {"ceil": False}
+        architecture = spec.architecture.model_copy(update={"options": options})
+        spec = spec.model_copy(update={"architecture": architecture})
+    pnet = build(spec, seed=1).eval().pnet
+    whole = TorchNetwork(pnet)
+    rng = np.random.default_rng(0)
+    images = rng.uniform(-1, 1, (2, 3, *size)).astype(np.float32)
+    wanted = whole(images)
+    found = Tiled(whole, (41, 43), spec)(images)
+    np.testing.assert_allclose(found.logits, wanted.logits, atol=1e-5)
+    np.testing.assert_allclose(found.offsets, wanted.offsets, atol=1e-5)
+
+
+def test_a_cascade_of_fixed_sizes_finds_the_same_faces(lively, folder, pictures, tmp_path):
+    report = export(lively, tmp_path / "fixed", Onnx(dynamic=False), pictures=pictures)
+    assert report.agrees and report.faces > 0
+    session = load(tmp_path / "fixed").networks.pnet
+    assert session.canvas == (161, 161)
+
+
+def test_tiles_of_even_sides_do_not_end_as_pictures_do(lively):
+    with pytest.raises(CheckpointError, match="sides must be odd"):
+        Tiled(lambda images: images, (162, 161), lively.spec)
+
+
+@pytest.mark.slow
+def test_an_executorch_cascade_finds_the_same_faces(lively, pictures, tmp_path):
+    pytest.importorskip("executorch")
+    form = format_named("executorch").parse({}, where="here")
+    report = export(lively, tmp_path / "cascade", form, pictures=pictures)
+    assert report.agrees and report.faces > 0
 
 
 def test_a_runtime_that_takes_one_crop_a_call_is_given_one():

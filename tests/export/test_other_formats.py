@@ -242,7 +242,9 @@ def test_a_library_that_is_not_there_is_named_with_its_extra(
     kind: str, package: str, extra: str, detector: Detector, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setitem(sys.modules, package, None)
+    # With its parts: those that another test has imported would still be found.
+    for name in {package, *(one for one in sys.modules if one.startswith(f"{package}."))}:
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingError, match=rf"slimface\[{extra}\]"):
         FORMATS[kind].parse({}, where="test").write(detector, tmp_path / "x")
 

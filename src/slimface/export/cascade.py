@@ -8,10 +8,17 @@ from typing import Any
 from slimface.core.spec import CASCADE_NETS
 from slimface.deploy.runtimes.cascade import SPEC_FILE
 from slimface.errors import UsageError
-from slimface.export.form import Fixed, Form
+from slimface.export.form import Form
 from slimface.files import write_text
 from slimface.model.cascade import net_of
 from slimface.model.mtcnn import MTCNN
+
+TRACED_PX = 48
+"""Side of the picture that the first net is traced with, where it takes any."""
+
+TILE_PX = 161
+"""Side of the first net's input where a file takes one size: pyramids are cut into such tiles. Odd,
+see ``slimface.deploy.runtimes.tiles``."""
 
 
 def write_cascade(
@@ -20,9 +27,8 @@ def write_cascade(
     """Write each net of a cascade into ``folder``, and its spec.
 
     Raises:
-        UsageError: The format's files take one size, and the first net sees pictures of many. Or
-            the nets were to decode: their boxes are of crops, and those of the cascade are made
-            outside of any net.
+        UsageError: The nets were to decode: their boxes are of crops, and those of the cascade are
+            made outside of any net.
         MissingError, ParityError, CheckpointError: As ``form.write``.
     """
     if form.decode:
@@ -30,17 +36,10 @@ def write_cascade(
             f"{cascade.spec.name} is a cascade: its boxes are decoded between its nets, not in "
             "them.\nLeave --decode out."
         )
-    if isinstance(form, Fixed):
-        raise UsageError(
-            f"{cascade.spec.name} is a cascade: its first net sees each picture in many sizes, "
-            f"and a file of {form.kind} takes one.\n"
-            "Export it to onnx, openvino, ncnn or torchscript."
-        )
     for name in CASCADE_NETS:
         net = copy.deepcopy(net_of(cascade, name, where=cascade.spec.name))
         net.spec = cascade.spec.of_net(name)
-        # The first net sees any size; the one to trace with need not be that of a picture.
-        side = net.side_px if net.input_size else 4 * net.side_px
+        side = net.side_px if net.input_size else TRACED_PX if form.dynamic else TILE_PX
         sized = form.model_copy(update={"height": side, "width": side})
         sized.write(net, folder / f"{name}{form.suffix}", provenance=provenance)
     write_text(folder / SPEC_FILE, cascade.spec.model_dump_json(indent=1) + "\n")

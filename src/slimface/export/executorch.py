@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from slimface.errors import ParityError
 from slimface.export.form import Fixed, write_sidecar
@@ -40,6 +41,7 @@ class ExecuTorch(Fixed):
             warnings.simplefilter("ignore")
             try:
                 program = torch.export.export(graph, (self.example(detector),))
+                program = program.run_decompositions({torch.ops.aten.prelu.default: _without_maps})
                 lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
                 content = lowered.to_executorch().buffer
             except (RuntimeError, NotImplementedError) as error:
@@ -49,6 +51,13 @@ class ExecuTorch(Fixed):
                 ) from error
         path.write_bytes(content)
         write_sidecar(path, self.metadata(detector, provenance, executorch=_version()))
+
+
+def _without_maps(x: Tensor, slope: Tensor) -> Any:
+    """Spell PReLU out behind dense layers: XNNPACK's takes maps of height and width alone."""
+    if x.ndim != 2:
+        return NotImplemented
+    return x.clamp(min=0) + slope * x.clamp(max=0)
 
 
 def _version() -> str:

@@ -85,7 +85,8 @@ class Form(Value):
         Raises:
             CheckpointError: The detector does not fit into the precision that is asked for.
         """
-        own = copy.deepcopy(detector).cpu().eval()
+        # A detector that has run may hold its weights in channels-last order; XNNPACK refuses that.
+        own = copy.deepcopy(detector).cpu().eval().to(memory_format=torch.contiguous_format)
         if self.precision == "float16":
             own = fold_for_half(own)
         return Graph(own, decode=self.decode, size=self.canvas(detector)).eval()
@@ -142,17 +143,18 @@ class Form(Value):
 class Fixed(Form):
     """A format whose files take one picture of one size.
 
-    The size is rounded up to whole cells of the coarsest level, so that maps double exactly on
-    their way up: LiteRT takes another neighbour than torch where 8 rows become 15, which moves
-    logits of EResFD by 0.2.
+    Where there are several levels, the size is rounded up to whole cells of the coarsest, so that
+    maps double exactly on their way up: LiteRT takes another neighbour than torch where 8 rows
+    become 15, which moves logits of EResFD by 0.2.
     """
 
     dynamic: Literal[False] = False
 
     def sides(self, detector: Detector) -> tuple[int, int]:
         """As ``Form.sides``, rounded up."""
-        coarsest = max(level.stride for level in detector.spec.anchors.levels)
         height, width = super().sides(detector)
+        strides = [level.stride for level in detector.spec.anchors.levels]
+        coarsest = max(strides) if len(strides) > 1 else 1
         return -(-height // coarsest) * coarsest, -(-width // coarsest) * coarsest
 
 

@@ -1,8 +1,8 @@
 """An exported cascade: a folder of three files and its spec.
 
 spec.json       the rules of the cascade
-pnet.onnx       each net, in any format whose runtime takes what that net is given;
-rnet.onnx       the three may differ
+pnet.onnx       each net, in any format; the three may differ
+rnet.onnx
 onet.onnx
 """
 
@@ -17,6 +17,7 @@ from slimface.deploy.cascade import Cascade, Networks
 from slimface.deploy.pipeline import Network, RawFaces
 from slimface.deploy.runtimes.description import MAX_SIDECAR_BYTES, read_model, sidecar_of
 from slimface.deploy.runtimes.opening import RUNTIMES, Opened
+from slimface.deploy.runtimes.tiles import Tiled
 from slimface.errors import CheckpointError, MissingError
 
 SPEC_FILE = "spec.json"
@@ -33,7 +34,7 @@ def open_cascade(folder: Path, *, threads: int | None = None) -> Cascade:
     Raises:
         MissingError: A net, or a package that runs it, is not there.
         CheckpointError: A file is damaged, there are two of one net, a net belongs to another
-            cascade, or its file takes one size of picture only and it has to see all.
+            cascade, or the first one takes one size of picture that no pyramid can be cut into.
     """
     with (folder / SPEC_FILE).open("rb") as file:
         text = file.read(MAX_SIDECAR_BYTES)
@@ -51,8 +52,7 @@ def open_cascade(folder: Path, *, threads: int | None = None) -> Cascade:
         content = read_model(path)
         opened = RUNTIMES[path.suffix](path, content, threads)
         _check(opened, spec, name, path)
-        one_by_one = opened.canvas is not None
-        nets.append(OneByOne(opened.network) if one_by_one else opened.network)
+        nets.append(_of_any(opened, spec, is_first=name == CASCADE_NETS[0]))
         runtimes.append(opened.runtime)
         digest.update(hashlib.sha256(content).digest())
         if sidecar_of(path).is_file():
@@ -64,6 +64,13 @@ def open_cascade(folder: Path, *, threads: int | None = None) -> Cascade:
         runtime="+".join(dict.fromkeys(runtimes)),
         identity=digest.hexdigest,
     )
+
+
+def _of_any(opened: Opened, spec: CascadeSpec, *, is_first: bool) -> Network:
+    """A net that takes what the cascade gives it, whatever its file takes."""
+    if opened.canvas is None:
+        return opened.network
+    return Tiled(opened.network, opened.canvas, spec) if is_first else OneByOne(opened.network)
 
 
 class OneByOne:
@@ -106,11 +113,4 @@ def _check(opened: Opened, spec: CascadeSpec, net: str, path: Path) -> None:
             f"{path} is {opened.spec.name} with rules of its own, and not the {net} of {spec.name}"
             f" in {SPEC_FILE}.\nExport the whole cascade again; "
             "MODEL,NET=FILE replaces a net before that."
-        )
-    if net == CASCADE_NETS[0] and opened.canvas is not None:
-        height, width = opened.canvas
-        raise CheckpointError(
-            f"{path} takes pictures of {width}x{height} only, and the first net of a cascade has "
-            "to see each picture in many sizes.\nExport the first net to a format with dynamic "
-            "sizes: onnx, openvino or torchscript."
         )
