@@ -17,7 +17,7 @@ from torch import Tensor
 
 from slimface.compress.repair.norms import recalibrate_
 from slimface.compress.repair.reconstruct import Answers, Stays
-from slimface.compress.search.tasks import Task, task_of
+from slimface.compress.search.tasks import Cut, Task, task_of
 from slimface.core.value import Value
 from slimface.data.transforms import Augment, PlainAugment, S3fdAugment
 from slimface.errors import CheckpointError
@@ -94,13 +94,8 @@ class Proxy(Value):
     def _crops(
         self, task: Task, pictures: Any, count: int, context: Context, what: str
     ) -> list[Any]:
-        batches = task.loader(
-            pictures,
-            augment=self.augment,
-            size_px=self.size_px,
-            batch_size=min(self.batch_size, max(count, 1)),
-            drop_last=False,
-        )
+        size = min(self.batch_size, max(count, 1))
+        batches = task.loader(pictures, Cut(self.augment, self.size_px, size, drop_last=False))
         wanted = math.ceil(count / self.batch_size)
         shown = context.track(
             islice(batches.epoch(0), wanted), f"cutting {what} crops", total=wanted
@@ -190,13 +185,10 @@ class ShortTraining(Value):
         """Cut the crops out, once for all candidates."""
         every = bench.task.learn
         count = min(self.pictures, len(every))
-        batches = bench.task.loader(
-            every.subset([i * len(every) // count for i in range(count)]),
-            augment=self.augment,
-            size_px=self.size_px,
-            batch_size=min(self.schedule.batch_size, count),
-            seed=context.seed,
-        )
+        chosen = every.subset([i * len(every) // count for i in range(count)])
+        size = min(self.schedule.batch_size, count)
+        cut = Cut(self.augment, self.size_px, size, seed=context.seed)
+        batches = bench.task.loader(chosen, cut)
         shown = context.track(batches.epoch(0), "cutting training crops", total=len(batches))
         return Repeated(list(shown))
 

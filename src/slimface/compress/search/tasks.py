@@ -34,6 +34,17 @@ _FACE = 0.5
 """Where the parent is this sure of a face, a candidate should have its box too."""
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How pictures become batches."""
+
+    augment: Augment
+    size_px: int
+    batch_size: int
+    seed: int = 0
+    drop_last: bool = True
+
+
 class Task(Protocol):
     """What a search asks of its pictures."""
 
@@ -50,16 +61,7 @@ class Task(Protocol):
         """What the task trains with, if nothing else is asked for."""
         ...
 
-    def loader(
-        self,
-        pictures: Any,
-        *,
-        augment: Augment,
-        size_px: int,
-        batch_size: int,
-        seed: int = 0,
-        drop_last: bool = True,
-    ) -> Loader[Any]:
+    def loader(self, pictures: Any, cut: Cut) -> Loader[Any]:
         """Return batches of some of the pictures."""
         ...
 
@@ -92,10 +94,10 @@ def task_of(network: Network, context: Context, share: float) -> Task:
     if isinstance(network, Classifier):
         parts = split(labelled(context, network, "train"), share)
         _check_count(*parts, "pictures", share)
-        return Classes(*parts, network, context)
+        return ClassTask(*parts, network, context)
     learn, check = split(context.source.pictures("train").with_faces(), share)
     _check_count(learn, check, "pictures with faces", share)
-    return Faces(learn, check, context.source)
+    return FaceTask(learn, check, context.source)
 
 
 def _check_count(learn: Any, check: Any, what: str, share: float) -> None:
@@ -107,7 +109,7 @@ def _check_count(learn: Any, check: Any, what: str, share: float) -> None:
 
 
 @dataclass(slots=True, eq=False)
-class Faces:
+class FaceTask:
     """The search for detectors: average precision, by the official rules on WIDER FACE."""
 
     learn: PictureSet
@@ -119,24 +121,15 @@ class Faces:
     def criterion(self) -> Criterion:
         return MultiBox()
 
-    def loader(
-        self,
-        pictures: PictureSet,
-        *,
-        augment: Augment,
-        size_px: int,
-        batch_size: int,
-        seed: int = 0,
-        drop_last: bool = True,
-    ) -> Loader[Any]:
+    def loader(self, pictures: PictureSet, cut: Cut) -> Loader[Any]:
         return Batches(
             pictures,
-            augment=augment,
-            size_px=size_px,
-            batch_size=batch_size,
-            seed=seed,
+            augment=cut.augment,
+            size_px=cut.size_px,
+            batch_size=cut.batch_size,
+            seed=cut.seed,
             workers=0,
-            drop_last=drop_last,
+            drop_last=cut.drop_last,
         )
 
     def logits(self, raw: RawTensors) -> Tensor:
@@ -172,7 +165,7 @@ class Faces:
 
 
 @dataclass(slots=True, eq=False)
-class Classes:
+class ClassTask:
     """The search for classifiers: the share that is named right. The test pictures stay unseen."""
 
     learn: LabelledSet
@@ -185,25 +178,16 @@ class Classes:
     def criterion(self) -> Criterion:
         return CrossEntropy()
 
-    def loader(
-        self,
-        pictures: LabelledSet,
-        *,
-        augment: Augment,
-        size_px: int,
-        batch_size: int,
-        seed: int = 0,
-        drop_last: bool = True,
-    ) -> Loader[Any]:
+    def loader(self, pictures: LabelledSet, cut: Cut) -> Loader[Any]:
         """Samples have the classifier's size; any augmentation but the plain one moves them."""
         return LabelledBatches(
             pictures,
-            augment=STILL if isinstance(augment, PlainAugment) else CropFlip(),
+            augment=STILL if isinstance(cut.augment, PlainAugment) else CropFlip(),
             rule=self.classifier.spec.preprocess,
-            batch_size=batch_size,
-            seed=seed,
+            batch_size=cut.batch_size,
+            seed=cut.seed,
             workers=0,
-            drop_last=drop_last,
+            drop_last=cut.drop_last,
         )
 
     def logits(self, raw: Tensor) -> Tensor:
