@@ -51,18 +51,22 @@ class Ground:
 
     def cut(self, widths: Floats) -> Network:
         """Return the detector at these widths, its least important channels removed."""
-        return remove_channels(self.detector, self._keep(widths), groups=self.groups)
+        return self._cut(widths)[0]
 
     def judge(self, widths: Floats) -> float:
         """Return what the proxy says of these widths."""
-        return self.bench.judge(self.cut(widths), self._stays(widths))
+        return self.bench.judge(*self._cut(widths))
 
     def mended(self, widths: Floats) -> Network:
         """Return the detector at these widths after the repair of the proxy."""
-        return self.bench.mended(self.cut(widths), self._stays(widths))
+        return self.bench.mended(*self._cut(widths))
 
-    def _stays(self, widths: Floats) -> Stays:
-        return remaining_outputs(self.detector, self._keep(widths), self.groups)
+    def _cut(self, widths: Floats) -> tuple[Network, Stays]:
+        """The detector at these widths, and what stays of its layers where a repair asks for it."""
+        keep = self._keep(widths)
+        solved = self.bench.answers is not None
+        stays = remaining_outputs(self.detector, keep, self.groups) if solved else {}
+        return remove_channels(self.detector, keep, groups=self.groups), stays
 
     def _keep(self, widths: Floats) -> Keep:
         gone = (self.surface.costs.sizes - widths).astype(int).tolist()
