@@ -3,7 +3,8 @@
     python benchmarks/runners.py --scratch /tmp/runners
 
 Needs the published weights; what a machine lacks (a compiler, npm, a JVM with Kotlin) is named and
-left out. C++ is built twice, without an engine and with OpenVINO, whose package brings the headers.
+left out. C++ is built without an engine, with OpenVINO, whose package brings the headers, and with
+ONNX Runtime, whose headers come from Debian: see ``onnxruntime_root.py``.
 """
 
 import argparse
@@ -13,7 +14,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+
+from onnxruntime_root import kept, onnxruntime_root
+
+from slimface.errors import MissingError
 
 MODELS = ("eresfd", "retinaface-mobilenet025", "extd-32")
 NODE = "onnxruntime-node@1.30.0"
@@ -59,20 +65,16 @@ def runners(scratch: Path, bundle: Path) -> Iterator[tuple[str, Prove]]:
         lambda one: run(sys.executable, python, "--golden", "--bundle", one, check=False),
     )
     if shutil.which("cmake"):
-        openvino = importlib.util.find_spec("openvino")
-        engine = []
-        if openvino and openvino.origin:
-            cmake = Path(openvino.origin).parent / "cmake"
-            engine = ["-DENGINE=openvino", f"-DOpenVINO_DIR={cmake}"]
+        engines = dict(engines_of_cpp())
+        for name, options in {"": [], **engines}.items():
+            build = scratch / f"build {name}".strip()
+            run("cmake", "-S", sources / "cpp", "-B", build, *options)
+            run("cmake", "--build", build)
         build = scratch / "build"
-        run("cmake", "-S", sources / "cpp", "-B", build, *engine)
-        run("cmake", "--build", build)
         yield "C++, golden tensors", lambda one: run(build / "golden", one, check=False)
-        if engine:
-            yield (
-                "C++, OpenVINO",
-                lambda one: run(build / "detect", one, "--golden", check=False),
-            )
+        for name in engines:
+            program = scratch / f"build {name}" / "detect"
+            yield f"C++, {name}", partial(detected, program)
     else:
         print("C++: left out, no cmake on this machine")
     if shutil.which("npm"):
@@ -94,6 +96,27 @@ def runners(scratch: Path, bundle: Path) -> Iterator[tuple[str, Prove]]:
         )
     else:
         print("Kotlin: left out; default-jdk-headless and kotlin-jupyter-kernel bring it")
+
+
+def engines_of_cpp() -> Iterator[tuple[str, list[str]]]:
+    """Yield the engines that C++ can be built with here, and the options of CMake for each."""
+    openvino = importlib.util.find_spec("openvino")
+    if openvino and openvino.origin:
+        cmake = Path(openvino.origin).parent / "cmake"
+        yield "OpenVINO", ["-DENGINE=openvino", f"-DOpenVINO_DIR={cmake}"]
+    else:
+        print("C++, OpenVINO: left out, openvino is not installed")
+    try:
+        root = onnxruntime_root(kept())
+    except MissingError as error:
+        print(f"C++, ONNX Runtime: left out, {str(error).partition(chr(10))[0]}")
+    else:
+        yield "ONNX Runtime", ["-DENGINE=onnxruntime", f"-DONNXRUNTIME_ROOT={root}"]
+
+
+def detected(program: Path, bundle: Path) -> "subprocess.CompletedProcess[str]":
+    """Prove a program of C++ on a bundle."""
+    return run(program, bundle, "--golden", check=False)
 
 
 def kotlin_of(scratch: Path, sources: Path) -> list[str]:

@@ -2,18 +2,22 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 
 from slimface.core.bundle import Bundle, ModelFile
 from slimface.deploy.pipeline import Pipeline
 from slimface.deploy.runtimes import open_exported
 from slimface.export.golden import Golden, golden
+from slimface.export.onnx import Onnx
+from slimface.files import home
 from tests.export.conftest import APPS, say
 from tests.export.noisy import CASES, noisy, proof_of
 
@@ -212,6 +216,60 @@ def test_cpp_survives_what_is_no_json(cpp, tmp_path, text):
     code, said = say(cpp, tmp_path)
     assert code == 1
     assert said.startswith("Error: ")
+
+
+@pytest.fixture(scope="session")
+def cpp_onnxruntime(tmp_path_factory) -> Path:
+    """``detect`` with ONNX Runtime, compiled against the headers that are on this machine."""
+    places = (os.environ.get("ONNXRUNTIME_ROOT"), home() / "onnxruntime-cpp", "/usr")
+    roots = [Path(place) for place in places if place]
+    headers = [root / "include" / folder for root in roots for folder in ("", "onnxruntime")]
+    found = [path for path in headers if (path / "onnxruntime_cxx_api.h").is_file()]
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None or not found:
+        pytest.skip(
+            "no headers of ONNX Runtime, or no C++ compiler: `python "
+            "benchmarks/onnxruntime_root.py` fetches them (85 kB), ONNXRUNTIME_ROOT names a release"
+        )
+    [library] = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
+    folder = tmp_path_factory.mktemp("cpp onnxruntime")
+    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
+        (folder / name).symlink_to(library)
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-O0", "-isystem", found[0]]
+    linked = [f"-L{folder}", "-lonnxruntime", f"-Wl,-rpath,{folder}"]
+    source, program = CPP / "detect_onnxruntime.cpp", folder / "detect"
+    code, said = say(compiler, *flags, source, "-o", program, *linked)
+    assert code == 0, said
+    return program
+
+
+def test_cpp_detects_with_onnxruntime(cpp_onnxruntime, tiny_bundle):
+    code, said = say(cpp_onnxruntime, tiny_bundle, "--golden")
+    assert code == 0, said
+    code, said = say(cpp_onnxruntime, tiny_bundle, tiny_bundle / "golden" / "picture.ppm")
+    told = json.loads((tiny_bundle / "golden" / "golden.json").read_bytes())
+    assert (code, len(said.splitlines())) == (0, len(told["faces"]))
+
+
+def test_cpp_with_onnxruntime_finds_faults(cpp_onnxruntime, broken):
+    folder, says = broken
+    code, said = say(cpp_onnxruntime, folder, "--golden")
+    assert code == 1, said
+    assert says in said
+
+
+def test_cpp_says_which_model_is_damaged(cpp_onnxruntime, tiny_bundle, tmp_path, landmarked):
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    model = folder / "model.onnx"
+    model.write_bytes(model.read_bytes()[:100])
+    code, said = say(cpp_onnxruntime, folder, "--golden")
+    assert code == 1
+    assert "model.onnx: " in said
+    assert "Copy the bundle again" in said
+    Onnx(height=64, width=64).write(landmarked, model)
+    code, said = say(cpp_onnxruntime, folder, "--golden")
+    assert code == 1
+    assert "its spec has" in said
 
 
 # JavaScript; the rest is in test_js.py

@@ -11,7 +11,11 @@ class Detector {
   Detector(const std::string& bundle, const std::string& format)
       : spec(slimface::Spec::read(bundle + "/spec.json", format)) {
     const std::string model = slimface::read_text(bundle + "/" + spec.file);
-    session_ = Ort::Session(environment_, model.data(), model.size(), Ort::SessionOptions{});
+    try {
+      session_ = Ort::Session(environment_, model.data(), model.size(), Ort::SessionOptions{});
+    } catch (const Ort::Exception& error) {
+      throw slimface::Error(bundle + "/" + spec.file + ": " + error.what() + " Copy the bundle again.");
+    }
   }
 
   std::vector<slimface::Face> operator()(const slimface::Input& input) {
@@ -22,15 +26,17 @@ class Detector {
     const char* in = "images";
     const char* out[] = {spec.is_decoded ? "scores" : "logits", spec.is_decoded ? "boxes" : "offsets", "landmarks"};
     const auto given = session_.Run(Ort::RunOptions{}, &in, &images, 1, out, spec.landmarks ? 3 : 2);
-    const float* points = spec.landmarks ? given[2].GetTensorData<float>() : nullptr;
-    const size_t count = given[0].GetTensorTypeAndShapeInfo().GetElementCount();
-    return slimface::read(spec, {given[0].GetTensorData<float>(), count, given[1].GetTensorData<float>(), points}, input);
+    const auto tensor = [&](size_t i) -> slimface::Outputs::Tensor {
+      if (i >= given.size()) return {};
+      return {given[i].GetTensorData<float>(), given[i].GetTensorTypeAndShapeInfo().GetElementCount()};
+    };
+    return slimface::read(spec, {tensor(0), tensor(1), tensor(2)}, input);
   }
 
   slimface::Spec spec;
 
  private:
-  Ort::Env environment_{ORT_LOGGING_LEVEL_WARNING, "slimface"};
+  Ort::Env environment_{ORT_LOGGING_LEVEL_ERROR, "slimface"};
   Ort::Session session_{nullptr};
 };
 

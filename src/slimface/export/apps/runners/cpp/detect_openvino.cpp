@@ -20,10 +20,12 @@ class Detector {
     const ov::Shape shape{1, 3, size_t(input.height), size_t(input.width)};
     request_.set_input_tensor(ov::Tensor(ov::element::f32, shape, const_cast<float*>(input.images.data())));
     request_.infer();
-    const auto values = request_.get_tensor(spec.is_decoded ? "scores" : "logits");
-    const auto boxes = request_.get_tensor(spec.is_decoded ? "boxes" : "offsets");
-    const float* points = spec.landmarks ? request_.get_tensor("landmarks").data<float>() : nullptr;
-    return slimface::read(spec, {values.data<float>(), values.get_size(), boxes.data<float>(), points}, input);
+    const auto tensor = [&](const std::string& name) -> slimface::Outputs::Tensor {
+      const ov::Tensor given = request_.get_tensor(name);
+      return {given.data<float>(), given.get_size()};
+    };
+    const auto points = spec.landmarks ? tensor("landmarks") : slimface::Outputs::Tensor{};
+    return slimface::read(spec, {tensor(spec.is_decoded ? "scores" : "logits"), tensor(spec.is_decoded ? "boxes" : "offsets"), points}, input);
   }
 
   slimface::Spec spec;

@@ -39,10 +39,13 @@ struct Input {
 
 /** What the network answers: of each anchor a logit (or score), four offsets (or corners), points. */
 struct Outputs {
-  const float* values = nullptr;
-  size_t count = 0;
-  const float* boxes = nullptr;
-  const float* landmarks = nullptr;
+  struct Tensor {
+    const float* data = nullptr;
+    size_t size = 0;
+
+    const float& operator[](size_t i) const { return data[i]; }
+  };
+  Tensor values, boxes, landmarks;
 };
 
 struct Face {
@@ -263,16 +266,18 @@ inline std::vector<size_t> suppress(const std::vector<std::array<float, 4>>& box
 /** Turn the network's outputs into faces in pixels of the picture, best first. */
 inline std::vector<Face> read(const Spec& spec, const Outputs& outputs, const Input& input) {
   const auto anchors = anchors_of(spec, input.height, input.width);
-  if (outputs.count != anchors.size() || !outputs.values || !outputs.boxes ||
-      (spec.landmarks && !outputs.landmarks)) {
-    throw Error("the network answers for " + std::to_string(outputs.count) + " anchors, its spec has " +
-                std::to_string(anchors.size()) + ". Copy the bundle again.");
+  const size_t count = anchors.size(), points = 2 * count * size_t(spec.landmarks);
+  if (outputs.values.size != count || outputs.boxes.size != 4 * count || outputs.landmarks.size != points) {
+    throw Error("the network answers for " + std::to_string(outputs.values.size) + " anchors with " +
+                std::to_string(outputs.boxes.size) + " sides and " + std::to_string(outputs.landmarks.size) +
+                " sides of points; its spec has " + std::to_string(count) + " anchors and " +
+                std::to_string(spec.landmarks) + " points each. Copy the bundle again.");
   }
   const double floor = spec.score_floor, infinite = std::numeric_limits<double>::infinity();
   const double odds = floor <= 0 ? -infinite : floor >= 1 ? infinite : std::log(floor / (1 - floor));
   const double limit = spec.is_decoded ? floor : odds;
   std::vector<size_t> order;
-  for (size_t i = 0; i < anchors.size(); ++i) {
+  for (size_t i = 0; i < count; ++i) {
     if (std::isnan(outputs.values[i])) {
       throw Error("the network gives values that are no numbers. Copy the bundle again.");
     }
@@ -284,7 +289,7 @@ inline std::vector<Face> read(const Spec& spec, const Outputs& outputs, const In
 
   std::vector<std::array<float, 4>> boxes;
   for (const size_t i : order) {
-    const float* told = outputs.boxes + 4 * i;
+    const float* told = &outputs.boxes[4 * i];
     if (spec.is_decoded) {
       boxes.push_back({told[0], told[1], told[2], told[3]});
       continue;
@@ -308,7 +313,7 @@ inline std::vector<Face> read(const Spec& spec, const Outputs& outputs, const In
               spec.is_decoded ? value : float(1 / (1 + std::exp(-double(value)))),
               {}};
     for (int point = 0; point < spec.landmarks; ++point) {
-      const float* told = outputs.landmarks + 2 * (i * size_t(spec.landmarks) + size_t(point));
+      const float* told = &outputs.landmarks[2 * (i * size_t(spec.landmarks) + size_t(point))];
       std::array<float, 2> at{told[0], told[1]};
       if (!spec.is_decoded) {
         const auto& anchor = anchors[i];
