@@ -45,10 +45,10 @@ def network_ms(
 ) -> Floats:
     """Return the milliseconds that the network of each exported file takes for one picture.
 
-    The least of each turn's runs, and the median of the turns, compared with the first file's.
+    The least of all its runs, in turns with the other files.
 
     Args:
-        files: Exported files, of any runtime; the first is what the others are compared with.
+        files: Exported files, of any runtime.
         threads: To compute with.
         height: Of the picture; classifiers see it at their own size.
         width: Of the picture.
@@ -87,26 +87,25 @@ def detection_ms(
         opened = load_any(file, threads=1)
         look = opened.classify if isinstance(opened, ClassPipeline) else opened.detect
         calls.append(partial(look, picture))
-    middle: list[float] = _in_turns(calls, clock(1), rounds, runs).tolist()
-    return middle
+    found: list[float] = _in_turns(calls, clock(1), rounds, runs).tolist()
+    return found
 
 
 def _in_turns(
     calls: Sequence[Callable[[], object]], now: Callable[[], float], rounds: int, runs: int
 ) -> Floats:
-    """Return the milliseconds of each call: the least of a turn, the median of the turns.
+    """Return the milliseconds of each call: the least of all its turns.
 
-    What slows a whole round, such as a neighbour that takes the cache, slows all that are in it.
-    So the first call has the median of its turns, and each other one the median of how it
-    compares with the first in the same round. Every second round goes backwards.
+    Neighbours that take the cache and the memory slow large and small networks in other
+    proportions, so a median would say as much of them as of the files. The calls take turns, there
+    and back, so that each one has its share of the quiet moments.
     """
-    least = np.empty((rounds, len(calls)))
-    for number, row in enumerate(least):
+    least = np.full(len(calls), np.inf)
+    for number in range(rounds):
         order = range(len(calls))
         for i in order if number % 2 == 0 else reversed(order):
-            row[i] = _turn(calls[i], now, runs)
-    middle: Floats = np.median(least[:, 0]) * np.median(least / least[:, :1], axis=0) * 1e3
-    return middle
+            least[i] = min(least[i], _turn(calls[i], now, runs))
+    return least * 1e3
 
 
 def _turn(call: Callable[[], object], now: Callable[[], float], runs: int) -> float:

@@ -156,11 +156,11 @@ class LatencyTable:
         """Fit whole networks; take what was measured before, if it was."""
         kept = KeptTimes(self.place.runtime, self.place.threads)
         key = self._key(detector)
-        known = kept.read("networks").get(key)
+        known = kept.read("whole networks").get(key)
         if known is None:
             widths = self._drawn_widths()
             known = {"widths": widths.tolist(), "ms": self._time(detector, groups, widths, track)}
-            kept.add("networks", {key: known})
+            kept.add("whole networks", {key: known})
         measured = np.array(known["ms"])
         features = self._features(known["widths"])
         others = [np.delete(np.arange(len(measured)), i) for i in range(len(measured))]
