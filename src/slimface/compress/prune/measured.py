@@ -93,8 +93,37 @@ def meet_measured(
         MissingError, ParityError: The detector cannot be exported or run.
         UsageError: Nothing can be exported for the runtime.
     """
+    predictions = _predictions(detector, groups, costs, budgets, track)
+    best = nearest_measured(detector, groups, costs, budgets, allocate, predictions)
+    if abs(best.excess) > 1:
+        raise _missed(budgets, best)
+    return best
+
+
+def nearest_measured(
+    detector: Network,
+    groups: tuple[ChannelGroup, ...],
+    costs: CostModel,
+    budgets: Sequence[Budget],
+    allocate: Allocate,
+    predictions: Mapping[Measured, Meter],
+) -> Found:
+    """Return the allocation whose exported file was measured to be nearest to the budgets.
+
+    Args:
+        detector: What is to be cut.
+        groups: Its channel groups.
+        costs: Of the same groups.
+        budgets: At least one of which is measured.
+        allocate: How to meet budgets by prediction.
+        predictions: What is measured -> what is about proportional to it.
+
+    Raises:
+        BudgetError: The budgets are out of reach.
+        MissingError, ParityError: The detector cannot be exported or run.
+        UsageError: Nothing can be exported for the runtime.
+    """
     place = _place(budgets, costs)
-    predictions = _predictions(detector, groups, costs, budgets, place, track)
     tries: list[_Try] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -110,16 +139,14 @@ def meet_measured(
                 break
             narrow = remove_channels(detector, keep, groups=groups)
             file = place.export(narrow, folder / str(number))
-            before, after = _measure([parent, file], predictions, place)
+            again, after = _measure([parent, file], predictions, place)
+            before = _least(before, again)
             found = Found(removed, keep, costs, before, after, 0.0, place, number)
             tries.append(_Try.of(found, file, budgets, predictions))
             log.info("try %d: %s", number, _said(found))
             if abs(tries[-1].found.excess) <= _ENOUGH:
                 break
-        best = _confirmed(tries, parent, budgets, predictions)
-    if abs(best.excess) > 1:
-        raise _missed(budgets, best)
-    return best
+        return _confirmed(tries, parent, budgets, predictions)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,8 +193,14 @@ def _confirmed(
         return near[0].found
     place = near[0].found.place
     before, *after = _measure([parent, *[one.file for one in near]], predictions, place)
+    before = _least(before, tries[-1].found.before)
     again = [
-        _Try.of(replace(one.found, before=before, after=now), one.file, budgets, predictions).found
+        _Try.of(
+            replace(one.found, before=before, after=_least(one.found.after, now)),
+            one.file,
+            budgets,
+            predictions,
+        ).found
         for one, now in zip(near, after, strict=True)
     ]
     best = min(again, key=lambda one: abs(one.excess))
@@ -188,10 +221,10 @@ def _predictions(
     groups: tuple[ChannelGroup, ...],
     costs: CostModel,
     budgets: Sequence[Budget],
-    place: Place,
     track: Track,
 ) -> dict[Measured, Meter]:
     """What is measured -> what is proportional to it, roughly."""
+    place = _place(budgets, costs)
     units = {budget.unit for budget in budgets}
     found: dict[Measured, Meter] = {}
     if "ms" in units:
@@ -215,6 +248,11 @@ def _measure(
             # A format may keep its weights in a file beside.
             one["size"] = sum(part.stat().st_size for part in file.parent.iterdir())
     return found
+
+
+def _least(one: Mapping[Measured, float], other: Mapping[Measured, float]) -> dict[Measured, float]:
+    """Return the less of two measurements of a file: neighbours only ever make it slower."""
+    return {unit: min(cost, other[unit]) for unit, cost in one.items()}
 
 
 def _anchored(predict: Meter, before: float, pace: float, costs: CostModel) -> Meter:

@@ -49,6 +49,12 @@ class Ground:
     surface: Surface
     bench: Bench
 
+    def removal(self, widths: Floats) -> tuple[dict[str, int], Keep]:
+        """Return how many channels each group loses to have these widths, and which stay."""
+        gone = (self.surface.costs.sizes - widths).astype(int).tolist()
+        removed = dict(zip(self.surface.costs.names, gone, strict=True))
+        return removed, choose(self.scores, removed)
+
     def cut(self, widths: Floats) -> Network:
         """Return the detector at these widths, its least important channels removed."""
         return self._cut(widths)[0]
@@ -63,15 +69,10 @@ class Ground:
 
     def _cut(self, widths: Floats) -> tuple[Network, Stays]:
         """The detector at these widths, and what stays of its layers where a repair asks for it."""
-        keep = self._keep(widths)
+        _, keep = self.removal(widths)
         solved = self.bench.answers is not None
         stays = remaining_outputs(self.detector, keep, self.groups) if solved else {}
         return remove_channels(self.detector, keep, groups=self.groups), stays
-
-    def _keep(self, widths: Floats) -> Keep:
-        gone = (self.surface.costs.sizes - widths).astype(int).tolist()
-        names = self.surface.costs.names
-        return choose(self.scores, dict(zip(names, gone, strict=True)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

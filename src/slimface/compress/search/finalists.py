@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import Field
 
 from slimface.compress.search.candidates import Candidate, Ground
+from slimface.compress.search.fit import fitted
 from slimface.compress.search.proxy import Repeated, ShortTraining
 from slimface.compress.search.study import finished, owner, running
 from slimface.compress.search.tasks import Judges
@@ -140,8 +141,8 @@ class Arena:
         return cls(finals, ground, context, crops)
 
     def train(self, candidate: Candidate) -> float:
-        """Train a candidate, keep it, and return its held-out loss."""
-        detector = self.ground.mended(candidate.widths)
+        """Fit a candidate to its budgets, train it, keep it, and return its held-out loss."""
+        detector = self.ground.mended(fitted(self.ground, candidate.widths))
         if self.crops is not None:
             self.finals.training(detector, self.crops, self.ground.bench)
         save(detector, self._path(candidate))

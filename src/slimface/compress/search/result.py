@@ -10,6 +10,8 @@ from pydantic import Field
 from slimface.compress.search.candidates import Candidate, Ground
 from slimface.core.budget import Budget
 from slimface.core.value import Value
+from slimface.model.channels import channel_groups
+from slimface.model.network import Network
 
 if TYPE_CHECKING:
     from slimface.compress.search.step import Search
@@ -34,7 +36,7 @@ class Found(Value):
     """Share of its channels that each variable has lost, after the projection."""
 
     widths: tuple[int, ...]
-    """Of the coupled groups, in the order of ``groups``."""
+    """Of the coupled groups, in the order of ``groups``. Measured files have corrected them."""
 
     trained_loss: float | None = None
     score: float | None = None
@@ -129,6 +131,19 @@ def tell(
         finalists=tuple(found(one) for one in finalists),
         losses=tuple(one.loss for one in candidates),
         points=tuple(one.costs[0] for one in candidates),
+    )
+
+
+def refitted(one: Found, ground: Ground, made: Network) -> Found:
+    """Return a finalist with the widths that its file was fitted to."""
+    sizes = {group.name: group.size for group in channel_groups(made)}
+    widths = np.array([sizes[name] for name in ground.surface.costs.names], dtype=np.float64)
+    return one.model_copy(
+        update={
+            "costs": tuple(ground.surface.costs_of(widths)),
+            "rates": ground.space.values(widths),
+            "widths": tuple(widths.astype(int).tolist()),
+        }
     )
 
 

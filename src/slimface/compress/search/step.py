@@ -22,7 +22,7 @@ from slimface.compress.search.candidates import (
 )
 from slimface.compress.search.finalists import Arena, Finals, Round
 from slimface.compress.search.proxy import Proxy
-from slimface.compress.search.result import Finding, confirm, tell
+from slimface.compress.search.result import Finding, confirm, refitted, tell
 from slimface.compress.search.samplers import Sampler
 from slimface.compress.search.space import Space, Variables
 from slimface.compress.search.study import JOURNAL, open_study
@@ -149,6 +149,9 @@ class Search(Value):
         """Export the best few and let their files decide: the best of those within tolerance."""
         few = finding.finalists[: max(self.finals.verified, 1)] or (finding.best,)
         made = [arena.restored(_numbered(candidates, one.number)) for one in few]
+        few = tuple(
+            refitted(one, arena.ground, network) for one, network in zip(few, made, strict=True)
+        )
         whole = arena.ground.detector
         before, *after = measure(self.budgets, [whole, *made], arena.ground.surface.costs)
         return confirm(finding, few, before, after)

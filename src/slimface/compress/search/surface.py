@@ -4,7 +4,7 @@ A draw of rates says in which proportion groups lose channels; the surface says 
 draw is a candidate, and none has to be thrown away.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from slimface.compress.prune.descent import Floats
 from slimface.core.budget import Budget
 from slimface.errors import BudgetError
-from slimface.model.cost import CostModel
+from slimface.model.cost import CostModel, Measured, Meter
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +31,17 @@ class Bound:
 
     steady: bool = True
     """Whether the cost never rises when a channel goes, which is not so of milliseconds."""
+
+    def by(self, meter: Meter, whole: Floats) -> "Bound":
+        """Return the same bound for another way to count.
+
+        Args:
+            meter: Widths of the groups -> cost.
+            whole: Widths before any cut.
+        """
+        before = float(meter(whole))
+        limit = self.budget.target(before)
+        return replace(self, before=before, limit=limit, count=lambda widths: float(meter(widths)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,6 +141,16 @@ class Surface:
         first, *others = self.bounds
         limit = first.limit + slack * (first.before - first.limit)
         return replace(self, bounds=(replace(first, limit=limit), *others))
+
+    def by(self, meters: Mapping[Measured, Meter]) -> "Surface":
+        """Return the surface with what is measured counted by these meters."""
+        whole = self.costs.sizes.astype(np.float64)
+        bounds = list(self.bounds)
+        for i, bound in enumerate(bounds):
+            unit = bound.budget.unit
+            if (unit == "ms" or unit == "size") and unit in meters:
+                bounds[i] = bound.by(meters[unit], whole)
+        return replace(self, bounds=tuple(bounds))
 
     def costs_of(self, widths: Floats) -> list[float]:
         """Return what each bound counts."""
