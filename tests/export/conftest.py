@@ -13,7 +13,9 @@ from torch import nn
 
 import slimface.export
 from slimface.deploy.pipeline import Picture
+from slimface.errors import MissingError
 from slimface.export.onnx import Onnx
+from slimface.export.ort_web import copy_runtime
 from slimface.model.build import build
 from slimface.model.detector import Detector
 from slimface.model.eresfd import naver
@@ -82,6 +84,37 @@ def say(*words: object) -> tuple[int, str]:
         env=environment,
     )
     return done.returncode, done.stdout
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    found = shutil.which("node")
+    if found is None:
+        pytest.skip("no Node.js on this machine; `apt-get install nodejs` brings it")
+    return found
+
+
+@pytest.fixture(scope="session")
+def ort_web(tmp_path_factory) -> Path:
+    """A folder with ONNX Runtime Web, as a page has it."""
+    folder = tmp_path_factory.mktemp("runtime") / "vendor"
+    try:
+        copy_runtime(folder)
+    except MissingError as error:
+        pytest.skip(str(error).partition("\n")[0])
+    return folder
+
+
+def install_runtime(folder: Path, ort_web: Path) -> None:
+    """Let the runner in a folder find ONNX Runtime Web where it looks for onnxruntime-node."""
+    package = folder / "node_modules" / "onnxruntime-node"
+    shutil.copytree(ort_web, package)
+    (package / "package.json").write_text('{"type": "module", "exports": "./main.mjs"}')
+    (package / "main.mjs").write_text(
+        'import { env } from "./ort.wasm.min.mjs";\n'
+        'export * from "./ort.wasm.min.mjs";\n'
+        "env.wasm.numThreads = 1;\n"
+    )
 
 
 def kotlin_compiler() -> tuple[list[str], Path]:

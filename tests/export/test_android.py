@@ -90,6 +90,6 @@ def test_the_golden_picture_passes_on_a_plain_jvm(kotlin, project, tmp_path):
 
 
 def test_a_cascade_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="one network"):
+    with pytest.raises(UsageError, match="--format web"):
         export_android(build(entry("mtcnn").spec, seed=0), tmp_path / "a", FORM)
     assert not any(tmp_path.iterdir())

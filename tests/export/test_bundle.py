@@ -22,6 +22,7 @@ from slimface.export.onnx import Onnx
 from slimface.export.torchscript import TorchScript
 from slimface.export.verify import verify
 from slimface.files import SEAL, seal
+from tests.export.conftest import install_runtime, say
 
 ONNX = "models/model.onnx"
 
@@ -253,14 +254,21 @@ def test_nothing_is_left_of_a_bundle_that_proves_nothing(detector, tmp_path, pic
 
 
 @pytest.mark.data
-def test_a_cascade_is_bundled_whole(tmp_path, weights_root):
+def test_a_cascade_is_bundled_whole_and_its_runner_proves_itself(
+    tmp_path, weights_root, node, ort_web
+):
     from slimface.model.zoo import load
 
     export_bundle(load("mtcnn"), tmp_path / "bundle", Onnx())
     checks = list(verify(tmp_path / "bundle"))
     assert {check.verdict for check in checks} == {"passed"}
     assert checks[-1].what == "models/onnx in onnxruntime: faces"
-    assert not (tmp_path / "bundle" / "runners").exists()
+    runner = tmp_path / "bundle" / "runners" / "js"
+    assert [place.name for place in runner.parent.iterdir() if place.is_dir()] == ["js"]
+    install_runtime(runner, ort_web)
+    code, said = say(node, runner / "detect.mjs", "--golden")
+    assert code == 0, said
+    assert "corners and landmarks" in said
     nets = tmp_path / "bundle" / "models" / "onnx"
     assert read_spec((nets / "spec.json").read_bytes(), where="").task == "cascade"
 

@@ -5,7 +5,6 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 
 from slimface.core.spec import CascadeSpec
 from slimface.data.drawn import Drawn, draw
@@ -21,25 +20,12 @@ from slimface.loading import load
 from slimface.model import mtcnn
 from slimface.model.build import build
 from slimface.model.predictor import TorchNetwork, pipeline
+from tests.export.cascades import lively_cascade
 
 
 @pytest.fixture(scope="module")
 def lively():
-    """Nets nobody has trained, that say yes to much of what they see."""
-    usual = mtcnn.facenet()
-    spec = usual.model_copy(
-        update={
-            "proposal_floor": 0.3,
-            "refine_floor": 0.3,
-            "min_face_px": 30.0,
-            "postprocess": usual.postprocess.model_copy(update={"score_floor": 0.3}),
-        }
-    )
-    detector = build(spec, seed=3).eval()
-    with torch.no_grad():
-        for net in (detector.pnet, detector.rnet, detector.onet):
-            net.scores.bias[1] += 0.5
-    return detector
+    return lively_cascade()
 
 
 @pytest.fixture(scope="module")

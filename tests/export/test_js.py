@@ -1,7 +1,6 @@
 """slimface.js, the detector of pages, compared with the pipeline in Node."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -48,14 +47,6 @@ try {
   console.log(JSON.stringify({ error: error.message, kind: error.constructor.name }));
 }
 """
-
-
-@pytest.fixture(scope="module")
-def node() -> str:
-    found = shutil.which("node")
-    if found is None:
-        pytest.skip("no Node.js on this machine; `apt-get install nodejs` brings it")
-    return found
 
 
 def run(node, tmp_path, pipeline, proof: Golden, *, settings=None, outputs="raw") -> dict:

@@ -15,10 +15,11 @@ import pytest
 from slimface.core.bundle import Bundle, ModelFile
 from slimface.deploy.pipeline import Pipeline
 from slimface.deploy.runtimes import open_exported
+from slimface.export.bundle import copy_runners
 from slimface.export.golden import Golden, golden
 from slimface.export.onnx import Onnx
 from slimface.files import home
-from tests.export.conftest import APPS, say
+from tests.export.conftest import APPS, install_runtime, say
 from tests.export.noisy import CASES, noisy, proof_of
 
 CPP = APPS / "runners" / "cpp"
@@ -272,17 +273,36 @@ def test_cpp_says_which_model_is_damaged(cpp_onnxruntime, tiny_bundle, tmp_path,
     assert "its spec has" in said
 
 
-# JavaScript; the rest is in test_js.py
+# JavaScript; the rest is in test_js.py and test_js_cascade.py
 
 
-def test_javascript_says_what_to_install(tiny_bundle):
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("no Node.js on this machine; `apt-get install nodejs` brings it")
-    folder = tiny_bundle / "runners" / "js"
-    shutil.copytree(APPS / "runners" / "js", folder, dirs_exist_ok=True)
-    shutil.copy(APPS / "js" / "slimface.js", folder)
-    code, said = say(node, folder / "detect.mjs", "--golden")
+@pytest.fixture(scope="session")
+def javascript(tmp_path_factory, ort_web) -> Path:
+    folder = tmp_path_factory.mktemp("javascript")
+    copy_runners(folder, "detection")
+    install_runtime(folder / "js", ort_web)
+    return folder / "js" / "detect.mjs"
+
+
+def test_javascript_runs_alone(node, javascript, tiny_bundle):
+    code, said = say(node, javascript, "--golden", tiny_bundle)
+    assert code == 0, said
+    picture = tiny_bundle / "golden" / "picture.ppm"
+    code, said = say(node, javascript, picture, tiny_bundle)
+    told = json.loads((tiny_bundle / "golden" / "golden.json").read_bytes())
+    assert len(json.loads(said.splitlines()[-1])["faces"]) == len(told["faces"])
+
+
+def test_javascript_finds_faults(node, javascript, broken):
+    folder, says = broken
+    code, said = say(node, javascript, "--golden", folder)
+    assert code == 1, said
+    assert says in said
+
+
+def test_javascript_says_what_to_install(node, tmp_path, tiny_bundle):
+    copy_runners(tmp_path, "detection")
+    code, said = say(node, tmp_path / "js" / "detect.mjs", "--golden", tiny_bundle)
     assert code == 1
     assert "npm install onnxruntime-node" in said
 

@@ -13,21 +13,13 @@ import pytest
 
 from slimface.core.bundle import read_bundle
 from slimface.deploy.runtimes import open_exported
-from slimface.errors import CheckpointError, MissingError, UsageError
+from slimface.errors import CheckpointError, UsageError
+from slimface.export.cascade import write_cascade
 from slimface.export.onnx import Onnx
 from slimface.export.ort_web import VERSION, copy_runtime
-from slimface.export.web import export_web, write_page
+from slimface.export.web import MODEL, NETS, export_web, write_page
 from slimface.files import SEAL, beside_folder
-
-
-@pytest.fixture(scope="module")
-def runtime(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("runtime") / "vendor"
-    try:
-        copy_runtime(folder)
-    except MissingError as error:
-        pytest.skip(str(error).partition("\n")[0])
-    return folder
+from slimface.model.mtcnn import MTCNN
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +58,12 @@ def served(tmp_path):
 
 
 @pytest.fixture
-def page_folder(tmp_path, tiny_onnx, runtime) -> Path:
+def page_folder(tmp_path, tiny_onnx, ort_web) -> Path:
     folder = tmp_path / "page"
     folder.mkdir()
     shutil.copy(tiny_onnx, folder / "model.onnx")
     write_page(folder, Onnx(), {"licence": "none"})
-    shutil.copytree(runtime, folder / "vendor")
+    shutil.copytree(ort_web, folder / "vendor")
     return folder
 
 
@@ -106,6 +98,8 @@ def agrees(page, wanted: list[dict], *, box_px: float, score: float) -> None:
     # Scores that are equal but for rounding come in either order.
     for face, golden in zip(sorted(found, key=_corner), sorted(wanted, key=_corner), strict=True):
         np.testing.assert_allclose(face["box"], golden["box"], atol=box_px)
+        if "landmarks" in golden:
+            np.testing.assert_allclose(face["landmarks"], golden["landmarks"], atol=box_px)
         assert face["score"] == pytest.approx(golden["score"], abs=score)
 
 
@@ -200,20 +194,28 @@ def test_a_damaged_folder_is_said(opened, page_folder, damage):
 
 
 @pytest.mark.data
-def test_eresfd_in_the_browser_finds_the_golden_faces(
-    opened, tmp_path, runtime, weights_root, monkeypatch
+@pytest.mark.parametrize("model", ["eresfd", "mtcnn"])
+def test_published_weights_in_the_browser_find_the_golden_faces(
+    opened, tmp_path, ort_web, weights_root, monkeypatch, model
 ):
     from slimface.model import zoo
 
     monkeypatch.setenv("SLIMFACE_WEIGHTS", str(weights_root))
     folder = tmp_path / "page"
-    folder.mkdir()
-    Onnx().write(zoo.load("eresfd"), folder / "model.onnx")
-    write_page(folder, Onnx(), {})
-    shutil.copytree(runtime, folder / "vendor")
-    page, _ = opened(folder)
+    detector = zoo.load(model)
+    if isinstance(detector, MTCNN):
+        place = NETS
+        (folder / place).mkdir()
+        write_cascade(detector, folder / place, Onnx())
+    else:
+        place = MODEL
+        Onnx().write(detector, folder / place)
+    write_page(folder, Onnx(), {}, model=place)
+    shutil.copytree(ort_web, folder / "vendor")
+    page, elsewhere = opened(folder)
     golden = json.loads((folder / "golden.json").read_text())
     agrees(page, golden["faces"], **golden["tolerance"])
+    assert elsewhere == []
 
 
 def test_another_package_is_no_runtime(tmp_path):
@@ -224,13 +226,17 @@ def test_another_package_is_no_runtime(tmp_path):
     assert not (tmp_path / "vendor").exists()
 
 
-def test_a_cascade_is_refused_with_a_reason(tmp_path):
+def test_what_the_page_cannot_run_is_refused_with_a_reason(tmp_path):
     from slimface.model.build import build
+    from slimface.model.classifier import classifier
     from slimface.model.zoo import entry
 
-    with pytest.raises(UsageError, match="one network"):
-        export_web(build(entry("mtcnn").spec, seed=0), tmp_path / "page", Onnx())
-    assert not (tmp_path / "page").exists()
+    page = tmp_path / "page"
+    with pytest.raises(UsageError, match="many sizes"):
+        export_web(build(entry("mtcnn").spec, seed=0), page, Onnx(dynamic=False))
+    with pytest.raises(UsageError, match="finds faces"):
+        export_web(build(classifier("resnet18", ("a", "b")), seed=0), page, Onnx())
+    assert not page.exists()
 
 
 def test_a_folder_that_was_not_made_here_is_never_replaced(tmp_path):

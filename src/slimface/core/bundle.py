@@ -66,6 +66,8 @@ class ModelFile(Value):
     """One of the files that hold the network."""
 
     path: Place
+    """Of a cascade a folder, in which each net is called after itself: ``pnet.onnx``."""
+
     format: str
     """Name of the format: ``onnx``."""
 

@@ -14,6 +14,7 @@ from slimface.export.parity import ParityReport, Tolerance
 from slimface.files import beside_folder, seal
 from slimface.loading import load
 from slimface.model.detector import Detector
+from slimface.model.mtcnn import MTCNN
 
 SHARED = ("Json.kt", "Slimface.kt", "OnnxDetector.kt")
 """Sources of the Kotlin runner that the app is made of."""
@@ -36,10 +37,15 @@ def export_android(
     Raises:
         UsageError: The detector is a cascade, or no detector at all.
     """
+    if isinstance(detector, MTCNN):
+        raise UsageError(
+            f"{detector.spec.name} is a cascade; the app runs detectors of one network.\n"
+            "Choose one (slimface zoo), or export a page, which phones run, too: --format web"
+        )
     if detector.spec.task != "detection":
         raise UsageError(
-            f"{detector.spec.name} is for {detector.spec.task}; the app runs detectors of one "
-            "network.\nExport it to onnx, or choose another model (slimface zoo)."
+            f"{detector.spec.name} is for {detector.spec.task}; the app finds faces.\n"
+            "Export it to one file, such as --format onnx."
         )
     with beside_folder(folder) as part:
         copy_tree(APPS / "android", part)

@@ -40,6 +40,9 @@ SPEC, GOLDEN, PARITY, LATENCY = "spec.json", "golden", "parity.json", "latency.j
 
 APPS = files("slimface.export") / "apps"
 
+RUNNERS = {"detection": ("python", "js", "cpp", "kotlin"), "cascade": ("js",)}
+"""Task -> the languages in which there is a runner."""
+
 Measure = Callable[[Sequence[Path]], Iterable[Benchmark]]
 """From model files to what they cost: ``slimface.bench.latency.benchmark`` with its options."""
 
@@ -101,16 +104,22 @@ def export_bundle(
         _write(part / PARITY, {key: one.model_dump(mode="json") for key, one in reports.items()})
         _write(part / LATENCY, [one.model_dump(mode="json") for one in times])
         _write(part / "provenance.json", said)
-        if bundle.spec.task == "detection":
-            copy_runners(part / "runners")
+        copy_runners(part / "runners", bundle.spec.task)
         write_text(part / "README.md", _readme(bundle, reports, times, said))
     return reports[entries[0].path]
 
 
-def copy_runners(folder: Path) -> None:
-    """Write the sources of all runners; each reads ``spec.json`` of the bundle it is in."""
-    copy_tree(APPS / "runners", folder)
-    (folder / "js" / "slimface.js").write_bytes((APPS / "js" / "slimface.js").read_bytes())
+def copy_runners(folder: Path, task: str) -> None:
+    """Write the sources of all runners for a task; they read ``spec.json`` of their bundle."""
+    for language in RUNNERS[task]:
+        copy_tree(APPS / "runners" / language, folder / language)
+    copy_tree(APPS / "js", folder / "js")
+    write_text(folder / "README.md", _said_of_runners(task))
+
+
+def _said_of_runners(task: str) -> str:
+    name = "cascade.md" if task == "cascade" else "README.md"
+    return (APPS / "runners" / name).read_text(encoding="utf-8")
 
 
 def copy_tree(source: Traversable, folder: Path) -> None:
@@ -217,18 +226,8 @@ def _readme(
         landmarks=f"{bundle.spec.landmarks} landmarks" if bundle.spec.landmarks else "no landmarks",
         licence=bundle.licence or "nobody has said it; ask whoever gave you the weights",
         origin=provenance.get("origin") or "not said",
-        runners=_said_of_runners() if bundle.spec.task == "detection" else _NO_RUNNERS,
+        runners=_said_of_runners(bundle.spec.task).partition("\n\n")[2],
     )
-
-
-def _said_of_runners() -> str:
-    text = (APPS / "runners" / "README.md").read_text(encoding="utf-8")
-    return text.partition("\n\n")[2]
-
-
-_NO_RUNNERS = """A cascade runs three networks with rules between them; slimface runs it, without
-torch: `pip install slimface`, then `slimface detect photo.jpg --model` and the folder in `models`.
-"""
 
 
 def _latency_table(times: Sequence[Benchmark]) -> str:

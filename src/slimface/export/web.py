@@ -17,9 +17,12 @@ from slimface.export.parity import ParityReport, Tolerance
 from slimface.files import beside_folder, write_text
 from slimface.loading import load
 from slimface.model.detector import Detector
+from slimface.model.mtcnn import MTCNN
 
 PAGE = ("index.html", "style.css", "app.js", "worker.js", "README.md")
 MODEL = "model.onnx"
+NETS = "model"
+"""Folder of the three networks of a cascade."""
 
 
 def export_web(
@@ -49,36 +52,49 @@ def export_web(
         How well the exported file agrees with the detector.
 
     Raises:
-        UsageError: The detector is a cascade.
+        UsageError: The model is no detector, or a cascade whose first network would take one size.
         ParityError: The exported file finds other faces, or none at all.
         MissingError, CheckpointError: The runtime cannot be had, or is another.
     """
-    if detector.spec.task != "detection":
-        raise UsageError(
-            f"{detector.spec.name} is for {detector.spec.task}; the page runs detectors of one "
-            "network.\nExport it to onnx, or choose another model (slimface zoo)."
-        )
+    _check(detector, form)
+    model = NETS if isinstance(detector, MTCNN) else MODEL
     with beside_folder(folder) as part:
         report = export(
             detector,
-            part / MODEL,
+            part / model,
             form,
             pictures=pictures,
             score=score,
             tolerance=tolerance,
             provenance=provenance,
         )
-        write_page(part, form, provenance or {})
+        write_page(part, form, provenance or {}, model=model)
         copy_runtime(part / "vendor", runtime)
     return report
 
 
-def write_page(folder: Path, form: Onnx, provenance: Mapping[str, Any]) -> None:
-    """Write the page for the ``model.onnx`` in a folder; all of it but the runtime."""
-    for page in (*(APPS / "web" / file for file in PAGE), APPS / "js" / "slimface.js"):
+def write_page(
+    folder: Path, form: Onnx, provenance: Mapping[str, Any], *, model: str = MODEL
+) -> None:
+    """Write the page for the model in a folder; all of it but the runtime."""
+    for page in (*(APPS / "web" / file for file in PAGE), *(APPS / "js").iterdir()):
         (folder / page.name).write_bytes(page.read_bytes())
-    pipeline = load(folder / MODEL)
+    pipeline = load(folder / model)
     proof = golden(pipeline)
     write_picture(folder / "sample.png", proof.picture)
     write_text(folder / "golden.json", json.dumps(proof.as_json(), indent=1) + "\n")
-    write_spec(folder, pipeline.spec, [described(pipeline, MODEL, form)], provenance)
+    write_spec(folder, pipeline.spec, [described(pipeline, model, form)], provenance)
+
+
+def _check(detector: Detector, form: Onnx) -> None:
+    task = detector.spec.task
+    if task not in ("detection", "cascade"):
+        raise UsageError(
+            f"{detector.spec.name} is for {task}; the page finds faces.\n"
+            "Export it to one file, such as --format onnx."
+        )
+    if isinstance(detector, MTCNN) and not form.dynamic:
+        raise UsageError(
+            f"{detector.spec.name} is a cascade, whose first network looks at pictures of many "
+            "sizes; the page cuts none into tiles.\nLeave --fixed out."
+        )

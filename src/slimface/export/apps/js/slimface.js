@@ -5,7 +5,7 @@
 //   const { faces } = await detector.detect({ data, width, height });   // RGBA, 8 bits
 //
 // `description` is { spec, ...files[0] } of the spec.json beside the model: what to find, and how the
-// file is fed and read.
+// file is fed and read. Cascades of three networks: cascade.js.
 
 export const SPEC_VERSION = 1;
 
@@ -15,15 +15,8 @@ export class SlimfaceError extends Error {}
 export class Detector {
   /** Open the bytes of an ONNX file. Options go to the session: `{ executionProviders: ["wasm"] }`. */
   static async open(ort, bytes, description, options = {}) {
-    checkDescription(description);
-    let session;
-    try {
-      session = await ort.InferenceSession.create(bytes, options);
-    } catch (error) {
-      throw new SlimfaceError(
-        `The model cannot be opened: ${error.message}. Copy or export it again.`,
-      );
-    }
+    checkDescription(description, "detection");
+    const session = await openSession(ort, bytes, options);
     return new Detector(ort, session, description);
   }
 
@@ -81,7 +74,7 @@ export function prepare(spec, picture, longest = null, canvas = null) {
   };
 }
 
-function sized({ width, height }, longest, canvas) {
+export function sized({ width, height }, longest, canvas) {
   const scale = longest ? longest / Math.max(height, width) : 1;
   const [rows, columns] = [height, width].map((side) => Math.max(1, roundHalfEven(side * scale)));
   if (!canvas) return [rows, columns];
@@ -89,47 +82,53 @@ function sized({ width, height }, longest, canvas) {
   return [rows, columns].map((side) => Math.max(1, roundHalfEven(side * fit)));
 }
 
-function roundHalfEven(value) {
+export function roundHalfEven(value) {
   const low = Math.floor(value);
   if (value - low !== 0.5) return Math.round(value);
   return low % 2 === 0 ? low : low + 1;
 }
 
-/** Bilinear, as OpenCV's INTER_LINEAR on bytes: weights in steps of 1/2048, no antialiasing. */
+/** Bilinear, to the bits of OpenCV's INTER_LINEAR on bytes: no antialiasing, weights in 2048ths. */
 export function resized({ data, width, height }, rows, columns) {
   if (rows === height && columns === width) return data;
-  const out = new Uint8ClampedArray(4 * rows * columns);
-  const [x0, x1, wx] = taps(width, columns);
-  const [y0, y1, wy] = taps(height, rows);
+  const out = new Uint8ClampedArray(4 * rows * columns).fill(255);
+  // OpenCV takes means where both sides are halved, and rounds their halves up.
+  const isHalf = height === 2 * rows && width === 2 * columns;
+  const [x0, x1, w0, w1] = taps(width, columns, true);
+  const [y0, y1, v0, v1] = taps(height, rows, false);
   for (let y = 0; y < rows; y++) {
-    const above = 4 * y0[y] * width, below = 4 * y1[y] * width;
-    const v = wy[y], u = 2048 - v;
+    const above = 4 * y0[y] * width, below = 4 * y1[y] * width, v = v0[y], u = v1[y];
     for (let x = 0; x < columns; x++) {
-      const left = 4 * x0[x], right = 4 * x1[x], b = wx[x], a = 2048 - b;
+      const left = 4 * x0[x], right = 4 * x1[x], a = w0[x], b = w1[x];
       const to = 4 * (y * columns + x);
       for (let c = 0; c < 3; c++) {
-        const top = data[above + left + c] * a + data[above + right + c] * b;
-        const bottom = data[below + left + c] * a + data[below + right + c] * b;
-        out[to + c] = Math.floor((top * u + bottom * v + 2 ** 21) / 2 ** 22);
+        const nw = data[above + left + c], ne = data[above + right + c];
+        const sw = data[below + left + c], se = data[below + right + c];
+        const top = (nw * a + ne * b) >> 4, bottom = (sw * a + se * b) >> 4;
+        out[to + c] = isHalf
+          ? (nw + ne + sw + se + 2) >> 2
+          : (((top * v) >> 16) + ((bottom * u) >> 16) + 2) >> 2;
       }
-      out[to + 3] = 255;
     }
   }
   return out;
 }
 
-function taps(from, to) {
-  const low = new Int32Array(to), high = new Int32Array(to), weight = new Int32Array(to);
+// The two pixels that each new one is mixed from, and their weights. Beyond the border both are the
+// pixel at it; columns are then taken whole, rows keep their weights, each rounded.
+function taps(from, to, isColumns) {
+  const low = new Int32Array(to), high = new Int32Array(to);
+  const near = new Int32Array(to), far = new Int32Array(to);
   for (let i = 0; i < to; i++) {
     const place = Math.fround((i + 0.5) * (from / to) - 0.5);
-    let first = Math.floor(place), part = place - first;
-    if (first < 0) [first, part] = [0, 0];
-    if (first >= from - 1) [first, part] = [from - 1, 0];
-    low[i] = first;
-    high[i] = Math.min(first + 1, from - 1);
-    weight[i] = roundHalfEven(part * 2048);
+    const first = Math.floor(place), part = Math.fround(place - first);
+    low[i] = Math.min(Math.max(first, 0), from - 1);
+    high[i] = Math.min(Math.max(first + 1, 0), from - 1);
+    const isWhole = isColumns && (first < 0 || first + 1 >= from);
+    near[i] = isWhole ? 2048 : roundHalfEven(Math.fround(1 - part) * 2048);
+    far[i] = isWhole ? 0 : roundHalfEven(part * 2048);
   }
-  return [low, high, weight];
+  return [low, high, near, far];
 }
 
 /** Turn the network's answers into faces in pixels of the picture, best first. */
@@ -237,26 +236,43 @@ function pointsOf(values, i, count) {
   });
 }
 
-/** Greedy suppression of boxes sorted best first; returns the places of those that stay. */
-export function suppress(boxes, overlap, cap = boxes.length) {
-  const area = ([x1, y1, x2, y2]) => Math.max(x2 - x1, 0) * Math.max(y2 - y1, 0);
+/**
+ * Greedy suppression of boxes sorted best first; returns the places of those that stay.
+ *
+ * @param pixel 1 where the second corner of a box is its last pixel.
+ */
+export function suppress(boxes, overlap, cap = boxes.length, pixel = 0) {
+  // In 32 bits, as published systems decide it: with doubles other boxes of a tie would stay.
+  const f = Math.fround;
+  const area = ([x1, y1, x2, y2]) =>
+    f(Math.max(f(f(x2 - x1) + pixel), 0) * Math.max(f(f(y2 - y1) + pixel), 0));
   const areas = boxes.map(area);
+  const limit = atMost(overlap);
   const kept = [];
   for (let i = 0; i < boxes.length && kept.length < cap; i++) {
     const [ax1, ay1, ax2, ay2] = boxes[i];
     const isHit = kept.some((k) => {
       const [bx1, by1, bx2, by2] = boxes[k];
-      const wide = Math.min(ax2, bx2) - Math.max(ax1, bx1);
-      const high = Math.min(ay2, by2) - Math.max(ay1, by1);
+      const wide = f(f(Math.min(ax2, bx2) - Math.max(ax1, bx1)) + pixel);
+      const high = f(f(Math.min(ay2, by2) - Math.max(ay1, by1)) + pixel);
       if (wide <= 0 || high <= 0) return false;
-      return (wide * high) / (areas[i] + areas[k] - wide * high) > overlap;
+      const shared = f(wide * high);
+      return f(shared / f(f(areas[i] + areas[k]) - shared)) > limit;
     });
     if (!isHit) kept.push(i);
   }
   return kept;
 }
 
-function checkDescription(description) {
+// The largest number of 32 bits that is not above a positive one.
+function atMost(value) {
+  const number = new Float32Array([value]);
+  if (number[0] > value) new Int32Array(number.buffer)[0] -= 1;
+  return number[0];
+}
+
+/** Refuse a description of a newer version, or of another task. */
+export function checkDescription(description, task) {
   const spec = description?.spec;
   if (spec?.version > SPEC_VERSION || spec?.version === undefined) {
     throw new SlimfaceError(
@@ -264,12 +280,24 @@ function checkDescription(description) {
         "Take slimface.js from the bundle that the model came with.",
     );
   }
-  if (spec.task !== "detection") {
-    throw new SlimfaceError(`The model is for ${spec.task}; here faces are detected. Use another.`);
+  if (spec.task !== task) {
+    throw new SlimfaceError(`The model is for ${spec.task}; here is what runs ${task}. Use another.`);
   }
 }
 
-function checkPicture({ data, width, height } = {}) {
+/** Open the bytes of an ONNX file. */
+export async function openSession(ort, bytes, options) {
+  try {
+    return await ort.InferenceSession.create(bytes, options);
+  } catch (error) {
+    throw new SlimfaceError(
+      `The model cannot be opened: ${error.message}. Copy or export it again.`,
+    );
+  }
+}
+
+/** Refuse what is no picture `{ data, width, height }` of RGBA bytes. */
+export function checkPicture({ data, width, height } = {}) {
   if (!(width > 0 && height > 0) || data?.length !== 4 * width * height) {
     throw new SlimfaceError(
       `A picture has width x height x 4 bytes (RGBA); this one has ${data?.length} for ` +

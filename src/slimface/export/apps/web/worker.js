@@ -1,6 +1,6 @@
 // The network runs here, so that the page never stutters.
 import * as ort from "./vendor/ort.wasm.min.mjs";
-import { Detector } from "./slimface.js";
+import { open } from "./cascade.js";
 
 ort.env.wasm.wasmPaths = new URL("./vendor/", import.meta.url).href;
 // Several threads need shared memory, which a page has only behind COOP and COEP headers.
@@ -11,10 +11,7 @@ let detector;
 const answers = {
   async open() {
     const { name, licence, spec, files: [file] } = await (await fetched("spec.json")).json();
-    const bytes = await (await fetched(file.path)).arrayBuffer();
-    detector = await Detector.open(ort, new Uint8Array(bytes), { spec, ...file }, {
-      executionProviders: ["wasm"],
-    });
+    detector = await open(ort, bytesOf, { spec, ...file }, { executionProviders: ["wasm"] });
     return { name, licence, spec, canvas: file.canvas, threads: ort.env.wasm.numThreads };
   },
   detect: ({ picture, settings }) => detector.detect(picture, settings),
@@ -27,6 +24,8 @@ self.onmessage = async ({ data: { id, task, content } }) => {
     self.postMessage({ id, error: error.message });
   }
 };
+
+const bytesOf = async (path) => new Uint8Array(await (await fetched(path)).arrayBuffer());
 
 async function fetched(name) {
   const answer = await fetch(new URL(name, import.meta.url));
