@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from slimface.core.faces import Faces
-from slimface.deploy.draw import BOX_COLOUR, beside, draw, write_picture
+from slimface.deploy.draw import BOX_COLOUR, POINT_COLOUR, beside, draw, write_picture
 from slimface.deploy.media import read_picture, sources
 from slimface.deploy.video import VideoFile
 from slimface.errors import DataError
@@ -48,6 +48,17 @@ def test_landmarks_are_drawn_where_they_are_known():
     drawn = draw(grey(), faces((40, 40, 80, 80), (100, 40, 140, 80), landmarks=points))
     assert (drawn[60, 60] != 128).any()
     assert (drawn[60, 120] == 128).all()
+
+
+def test_points_are_round_and_cut_off_at_the_border():
+    points = np.array([[[60.3, 60.3], [-1, 0], [159.6, 119.6], [1e6, 5], [-1e6, 5]]], np.float32)
+    drawn = draw(grey(), faces((40, 40, 100, 90), landmarks=points), scores=False)
+    assert drawn[60, 60].tolist() == list(POINT_COLOUR)
+    patch = drawn[54:67, 54:67].astype(int)
+    assert np.abs(patch - patch.transpose(1, 0, 2)).max() <= 1
+    assert (drawn[0, 0] != 128).any()
+    assert (drawn[119, 159] != 128).any()
+    assert (drawn[5, 140:] == 128).all()
 
 
 def test_lines_grow_with_the_picture():

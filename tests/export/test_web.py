@@ -179,6 +179,9 @@ def test_without_a_webcam_the_page_says_what_to_do(opened, page_folder):
 def test_it_fits_a_phone(opened, page_folder):
     page, _ = opened(page_folder)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.is_visible(".drop")
+    page.context.new_cdp_session(page).send("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    assert not page.is_visible(".drop"), "nothing is dropped with a finger"
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut off"])

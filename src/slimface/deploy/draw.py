@@ -1,6 +1,7 @@
 """Draw faces on pictures, and write pictures whole or not at all."""
 
 import io
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -30,8 +31,11 @@ _FORMATS: Mapping[str, Format] = {
     ".bmp": "BMP",
 }
 
+_STEPS = 8
+"""Points lie on so many places a pixel, across and down."""
+
 Coverage = npt.NDArray[np.float32]
-"""Shape ``(height, width)``: how much of each pixel a shape covers, in [0, 1]."""
+"""Shape ``(height, width, 1)``: a share of each pixel, in [0, 1]."""
 
 
 def draw(picture: Picture, faces: Faces, *, scores: bool = True) -> Picture:
@@ -47,8 +51,7 @@ def draw(picture: Picture, faces: Faces, *, scores: bool = True) -> Picture:
         _rectangle(canvas, box, width)
         if faces.landmarks is not None and np.isfinite(faces.landmarks[i]).all():
             for x, y in faces.landmarks[i].tolist():
-                _dot(canvas, x, y, width + 2, OUTLINE_COLOUR)
-                _dot(canvas, x, y, width + 1, POINT_COLOUR)
+                _dot(canvas, x, y, width + 1)
         if scores:
             _label(canvas, box, f"{faces.scores[i]:.2f}", width)
     return canvas
@@ -72,52 +75,63 @@ def _rectangle(canvas: Picture, box: tuple[int, int, int, int], width: int) -> N
             canvas[top : y2 + high, max(0, x - low) : x + high] = colour
 
 
-def _dot(canvas: Picture, x: float, y: float, radius: int, colour: tuple[int, int, int]) -> None:
-    left, top = round(x) - radius - 1, round(y) - radius - 1
-    rows, columns = np.ogrid[: 2 * radius + 3, : 2 * radius + 3]
-    distance = np.hypot(columns + left - x, rows + top - y)
-    _paint(canvas, left, top, np.clip(radius + 0.5 - distance, 0, 1, dtype=np.float32), colour)
+def _dot(canvas: Picture, x: float, y: float, radius: int) -> None:
+    """Lay a point with a dark edge over the canvas; what reaches out of it is cut off."""
+    # Rounded to what nobody can see, a point is one of a few that are kept.
+    x, y = round(x * _STEPS) / _STEPS, round(y * _STEPS) / _STEPS
+    keeps, adds = _stamp(radius, x % 1, y % 1)
+    left, top = math.floor(x) - radius - 2, math.floor(y) - radius - 2
+    height, width = canvas.shape[:2]
+    if left >= width or top >= height or min(left, top) <= -len(keeps):
+        return
+    rows, columns = slice(max(0, -top), height - top), slice(max(0, -left), width - left)
+    place = canvas[max(0, top) : top + len(keeps), max(0, left) : left + len(keeps)]
+    mixed = place * keeps[rows, columns]
+    mixed += adds[rows, columns]
+    place[:] = mixed
+
+
+@lru_cache(maxsize=2 * _STEPS**2)
+def _stamp(radius: int, x: float, y: float) -> tuple[Coverage, npt.NDArray[np.float32]]:
+    """How much of the ground a point leaves, and what it adds, for a centre in the first pixel."""
+    rows, columns = np.ogrid[-radius - 2 : radius + 3, -radius - 2 : radius + 3]
+    distance = np.hypot(columns - x, rows - y)[:, :, None]
+    keeps = np.ones_like(distance)
+    adds = np.full_like(distance, 0.5)  # from cutting digits off to rounding
+    for reach, colour in ((radius + 1, OUTLINE_COLOUR), (radius, POINT_COLOUR)):
+        covers = np.clip(reach + 0.5 - distance, 0, 1)
+        keeps, adds = keeps * (1 - covers), adds * (1 - covers) + covers * (np.array(colour) + 0.5)
+    return keeps.astype(np.float32), adds.astype(np.float32)
 
 
 def _label(canvas: Picture, box: tuple[int, int, int, int], text: str, width: int) -> None:
-    letters = _letters(text, 9 + 3 * width)
-    high, wide = letters.shape
-    margin = 1 + width
+    plate = _plate(text, 9 + 3 * width, 1 + width)
+    high, wide = plate.shape[:2]
     x1, y1, x2, _ = box
-    if x2 - x1 < wide * 0.8:
+    if x2 - x1 < (wide - 2 * (1 + width)) * 0.8:
         return
-    tall = high + 2 * margin
     # Above the box, or inside of it where the picture ends.
-    top = y1 - tall if y1 >= tall else y1
-    left = max(0, min(x1, canvas.shape[1] - wide - 2 * margin))
-    canvas[top : top + tall, left : left + wide + 2 * margin] = OUTLINE_COLOUR
-    _paint(canvas, left + margin, top + margin, letters, BOX_COLOUR)
+    top = y1 - high if y1 >= high else y1
+    left = max(0, min(x1, canvas.shape[1] - wide))
+    place = canvas[top : top + high, left : left + wide]
+    place[:] = plate[: place.shape[0], : place.shape[1]]
 
 
-def _letters(text: str, size_px: int) -> Coverage:
+@lru_cache(maxsize=256)
+def _plate(text: str, size_px: int, margin: int) -> Picture:
+    """Return a text on dark ground."""
     font = _font(size_px)
     left, top, right, bottom = font.getbbox(text)
-    sheet = Image.new("L", (round(right - left), round(bottom - top)))
-    ImageDraw.Draw(sheet).text((-left, -top), text, fill=255, font=font)
-    return np.asarray(sheet, dtype=np.float32) / np.float32(255)
+    sheet = Image.new(
+        "RGB", (round(right - left) + 2 * margin, round(bottom - top) + 2 * margin), OUTLINE_COLOUR
+    )
+    ImageDraw.Draw(sheet).text((margin - left, margin - top), text, fill=BOX_COLOUR, font=font)
+    return np.asarray(sheet)
 
 
 @lru_cache(maxsize=8)
 def _font(size_px: int) -> Any:
     return ImageFont.load_default(size_px)
-
-
-def _paint(
-    canvas: Picture, left: int, top: int, coverage: Coverage, colour: tuple[int, int, int]
-) -> None:
-    """Lay a shape over the canvas; what reaches out of it is cut off."""
-    x, y = max(0, -left), max(0, -top)
-    place = canvas[max(0, top) : max(0, top + len(coverage)), max(0, left) :]
-    shown = coverage[y : y + len(place), x : x + place.shape[1], None]
-    place = place[:, : shown.shape[1]]
-    place[:] = np.rint(place + shown * (np.asarray(colour, dtype=np.float32) - place)).astype(
-        np.uint8
-    )
 
 
 def encode(picture: Picture, kind: Format, *, quality: int = JPEG_QUALITY) -> bytes:

@@ -247,7 +247,7 @@ export function suppress(boxes, overlap, cap = boxes.length, pixel = 0) {
   const area = ([x1, y1, x2, y2]) =>
     f(Math.max(f(f(x2 - x1) + pixel), 0) * Math.max(f(f(y2 - y1) + pixel), 0));
   const areas = boxes.map(area);
-  const limit = atMost(overlap);
+  const limit = notAbove(overlap);
   const kept = [];
   for (let i = 0; i < boxes.length && kept.length < cap; i++) {
     const [ax1, ay1, ax2, ay2] = boxes[i];
@@ -265,7 +265,7 @@ export function suppress(boxes, overlap, cap = boxes.length, pixel = 0) {
 }
 
 // The largest number of 32 bits that is not above a positive one.
-function atMost(value) {
+function notAbove(value) {
   const number = new Float32Array([value]);
   if (number[0] > value) new Int32Array(number.buffer)[0] -= 1;
   return number[0];

@@ -43,7 +43,7 @@ async function start() {
   if (fixed) at("longest").disabled = true;
   at("model").textContent =
     `Model ${name}, ONNX Runtime Web (WebAssembly, ${threads} thread${threads > 1 ? "s" : ""}). ` +
-    licence;
+    (licence ? `Licence: ${licence}.` : "");
   label();
   await show(await sample, "the sample");
 }
@@ -105,9 +105,11 @@ function draw(image, faces) {
     pen.fillStyle = "#00e5d5";
     pen.fillText(text, x1 + line / 2, top + 7.5 * line);
     pen.fillStyle = "#ffd166";
+    // Points must not hide a small face.
+    const radius = Math.min(line, Math.max(1, (x2 - x1) / 20));
     for (const [x, y] of landmarks) {
       pen.beginPath();
-      pen.arc(x, y, line, 0, 2 * Math.PI);
+      pen.arc(x, y, radius, 0, 2 * Math.PI);
       pen.fill();
     }
   }
