@@ -59,7 +59,9 @@ class Descent:
             least = max(int(np.ceil(floor * size - 1e-9)), 1)
             allowed = np.arange(-(-least // multiple_of) * multiple_of, size, multiple_of)
             if paying:
-                allowed = np.intersect1d(allowed, _paying(costs, i))
+                allowed = np.intersect1d(
+                    allowed, paying_widths(alone(costs, i, costs.meters["ms"]))
+                )
             # One below each width is the place where it would stand among those allowed.
             place = np.searchsorted(allowed, np.arange(columns)) - 1
             step = np.append(allowed, 0)[place]
@@ -205,16 +207,24 @@ def _unmeasured(budget: Budget) -> BudgetError:
     )
 
 
-def _paying(costs: CostModel, group: int) -> npt.NDArray[np.intp]:
-    """Widths of a group at which the network is faster than at all larger ones, ascending."""
+def alone(costs: CostModel, group: int, meter: Callable[[Floats], npt.ArrayLike]) -> Floats:
+    """Return what a network costs if one group has 1, 2, … channels and all others are whole."""
     size = int(costs.sizes[group])
     widths = np.tile(costs.sizes.astype(np.float64), (size, 1))
     widths[:, group] = np.arange(1, size + 1)
-    taken = costs.meters["ms"](widths)
+    return np.array([meter(row) for row in widths], dtype=np.float64)
+
+
+def paying_widths(taken: Floats) -> npt.NDArray[np.intp]:
+    """Return the widths at which a network is faster than at all larger ones, ascending.
+
+    Args:
+        taken: What it takes with 1, 2, … channels.
+    """
     # What is less than that was not measured but is noise.
     step = _NOISE * (taken.max() - taken.min())
     paying, least = [], np.inf
-    for width in range(size, 0, -1):
+    for width in range(len(taken), 0, -1):
         if taken[width - 1] < least - step:
             least = taken[width - 1]
             paying.append(width)

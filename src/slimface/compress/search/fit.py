@@ -4,16 +4,13 @@ The latency table is good to a few per cent, and the best of a thousand candidat
 that it flatters most.
 """
 
-from functools import partial
-
 import numpy as np
 
 from slimface.compress.prune.allocate import Keep
 from slimface.compress.prune.descent import Floats
 from slimface.compress.prune.measured import nearest_measured
-from slimface.compress.search.bounds import Count
 from slimface.compress.search.candidates import Ground
-from slimface.model.cost import CostModel, Measured, Meter
+from slimface.model.cost import CostModel
 
 
 def fitted(ground: Ground, widths: Floats) -> Floats:
@@ -30,11 +27,7 @@ def fitted(ground: Ground, widths: Floats) -> Floats:
     """
     surface = ground.surface
     costs = surface.costs
-    meters: dict[Measured, Meter] = {}
-    for bound in surface.bounds:
-        unit = bound.budget.unit
-        if unit == "ms" or unit == "size":
-            meters[unit] = partial(_metered, bound.count)
+    meters = surface.meters
     if not meters:
         return widths
     rates = 1 - widths / costs.sizes
@@ -47,9 +40,5 @@ def fitted(ground: Ground, widths: Floats) -> Floats:
 
     budgets = [bound.budget for bound in surface.bounds]
     found = nearest_measured(ground.detector, ground.groups, costs, budgets, allocate, meters)
-    return costs.sizes - np.array([float(found.removed[name]) for name in costs.names])
-
-
-def _metered(count: Count, widths: Floats) -> Floats:
-    cost: Floats = np.asarray(count(widths))
-    return cost
+    gone: Floats = np.array([float(found.removed[name]) for name in costs.names])
+    return np.subtract(costs.sizes, gone)

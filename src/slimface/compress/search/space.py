@@ -29,13 +29,21 @@ class Space:
     """Shape ``(groups,)``: channels before any cut."""
 
     @classmethod
-    def over(cls, groups: Sequence[ChannelGroup], costs: CostModel, variables: Variables) -> Self:
+    def over(
+        cls,
+        groups: Sequence[ChannelGroup],
+        costs: CostModel,
+        variables: Variables,
+        worth: Floats | None = None,
+    ) -> Self:
         """Divide the groups that can be cut.
 
         Args:
             groups: ``channel_groups(detector)``.
-            costs: Of the same groups; parts that cost most are divided most finely.
+            costs: Of the same groups.
             variables: How.
+            worth: What each group can save: parts that save most are divided most finely, and
+                groups that save nothing get no rate of their own accord. None: their MACs.
 
         Raises:
             UsageError: A name fits no layer, or nothing can be cut.
@@ -46,7 +54,9 @@ class Space:
                 "`slimface prune MODEL --explain LAYER` says what holds a layer."
             )
         if isinstance(variables, int):
-            parts = _parts(costs, variables)
+            if worth is None or not worth.any():
+                worth = costs.savings("macs", costs.sizes, costs.sizes)
+            parts = _parts(dict(zip(costs.names, worth.tolist(), strict=True)), variables)
             shares = [[float(name in part) for part in parts.values()] for name in costs.names]
             return cls(tuple(parts), np.array(shares), costs.sizes.astype(np.float64))
         named = PRESETS[variables] if isinstance(variables, str) else variables
@@ -118,24 +128,27 @@ def _can_be_cut(groups: Sequence[ChannelGroup], beginning: str) -> bool:
     return True
 
 
-def _parts(costs: CostModel, most: int) -> dict[str, list[str]]:
-    """Cut the tree of layer names where most of the work is, until there are ``most`` parts.
+def _parts(worth: Mapping[str, float], most: int) -> dict[str, list[str]]:
+    """Cut the tree of layer names where most can be saved, until there are ``most`` parts.
+
+    Args:
+        worth: What each coupled group can save, in the order of the layers; groups of 0 are in no
+            part.
+        most: Number of parts.
 
     Returns:
         Names of coupled groups by the beginning that they share, in the order of the layers.
     """
-    work = dict(
-        zip(costs.names, costs.savings("macs", costs.sizes, costs.sizes).tolist(), strict=True)
-    )
-    parts = {_shared(costs.names): list(costs.names)}
+    names = [name for name, saved in worth.items() if saved > 0]
+    parts = {_shared(names): names}
     while True:
-        ranked = sorted(parts, key=lambda name: -sum(work[one] for one in parts[name]))
+        ranked = sorted(parts, key=lambda name: -sum(worth[one] for one in parts[name]))
         for name in ranked:
             finer = _divided(parts[name])
             if len(finer) > 1 and len(parts) - 1 + len(finer) <= most:
                 break
         else:
-            first = {name: costs.names.index(members[0]) for name, members in parts.items()}
+            first = {name: names.index(members[0]) for name, members in parts.items()}
             return {name: parts[name] for name in sorted(parts, key=first.__getitem__)}
         parts = {other: members for other, members in parts.items() if other != name} | finer
 

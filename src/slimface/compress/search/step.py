@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, cast
 
 import numpy as np
@@ -30,7 +31,7 @@ from slimface.compress.search.surface import Surface
 from slimface.core.budget import Budget
 from slimface.core.spec import CascadeSpec
 from slimface.core.value import Value
-from slimface.errors import UsageError
+from slimface.errors import BudgetError, UsageError
 from slimface.model.channels import channel_groups
 from slimface.model.checkpoint import fingerprint
 from slimface.model.cost import cost_model
@@ -172,9 +173,9 @@ class Search(Value):
         costs = cost_model(
             detector, groups, *(detector.input_size or (self.height_px, self.width_px))
         )
-        space = Space.over(groups, costs, self.variables)
         bounds = bounds_of(self.budgets, detector, groups, costs, context.track)
         surface = Surface.of(costs, bounds, max_rate=self.max_rate, multiple_of=self.multiple_of)
+        space = Space.over(groups, costs, self.variables, surface.worth)
         probe = self.look(context) if isinstance(self.importance, DATA_DRIVEN) else None
         scores = importances(detector, groups, self.importance, probe)
         bench = self.proxy.bench(detector, context)
@@ -211,11 +212,18 @@ class Search(Value):
     def proposals(self, ground: Ground) -> list[Mapping[str, float]]:
         """Rates that the plain allocators come to, then those that were asked for."""
         surface, costs = ground.surface, ground.surface.costs
-        same = np.ones(len(costs.names))
-        starts: list[Mapping[str, float]] = [ground.space.values(surface.place(same))]
-        gone = 1 - surface.place(same).sum() / costs.sizes.sum()
-        for rule in (Global(rate=float(gone)), CostAware(rate=float(gone))):
-            removed = rule(ground.groups, ground.scores, costs)
+        uniform = surface.place(np.ones(len(costs.names)))
+        starts: list[Mapping[str, float]] = [ground.space.values(uniform)]
+        gone = float(1 - uniform.sum() / costs.sizes.sum())
+        rules: list[Global | CostAware] = [Global(rate=gone), CostAware(rate=gone)]
+        rules += [CostAware(budget=one) for one in self.budgets if one.unit == "ms"]
+        metered = replace(costs, meters=surface.meters)
+        for rule in rules:
+            try:
+                removed = rule(ground.groups, ground.scores, metered)
+            except BudgetError as error:
+                log.info("no start by value per %s: %s", rule.budget, error)
+                continue
             widths = costs.sizes - np.array([removed[name] for name in costs.names])
             starts.append(ground.space.values(widths.astype(np.float64)))
         return [*starts, *self.starts]

@@ -6,13 +6,17 @@ draw is a candidate, and none has to be thrown away.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from slimface.compress.prune.descent import Floats
+from slimface.compress.prune.descent import Floats, alone, paying_widths
 from slimface.core.budget import Budget
 from slimface.errors import BudgetError
 from slimface.model.cost import CostModel, Measured, Meter
+
+_IDLE = 0.005
+"""Groups that can save less than this of what has to be saved are idle."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +54,10 @@ class Surface:
 
     costs: CostModel
     bounds: tuple[Bound, ...]
+    worth: Floats
+    """Shape ``(groups,)``: of what has to be saved, the share that narrowing the group alone can
+    save; 0 for idle groups, which save next to nothing and stay whole if the others suffice."""
+
     _group: np.ndarray
     """Shape ``(steps,)``: the group of each step of all groups down to their floors."""
 
@@ -72,7 +80,8 @@ class Surface:
 
         Args:
             costs: The groups and their sizes.
-            bounds: What has to be met, all together.
+            bounds: What has to be met, all together. Under milliseconds, groups only take widths
+                at which the network is faster than at all larger ones.
             max_rate: Share of a group that may go at most; one channel always stays.
             multiple_of: Widths that stay are multiples of this, or whole.
 
@@ -80,19 +89,26 @@ class Surface:
             BudgetError: A bound is out of reach, or all are met before anything is removed.
         """
         group, drop, middle = [], [], []
+        worth = np.zeros(len(costs.sizes))
         for i, size in enumerate(costs.sizes.tolist()):
             floor = max(int(np.ceil((1 - max_rate) * size - 1e-9)), 1)
-            floor = min(-(-floor // multiple_of) * multiple_of, size)
-            width = size
-            while width > floor:
-                narrower = (width - 1) // multiple_of * multiple_of
+            widths = np.arange(-(-floor // multiple_of) * multiple_of, size, multiple_of)
+            for bound in bounds:
+                taken = alone(costs, i, bound.count)
+                if not bound.steady:
+                    widths = np.intersect1d(widths, paying_widths(taken))
+                saved = bound.before - taken[widths - 1].min(initial=bound.before)
+                worth[i] = max(worth[i], saved / max(bound.before - bound.limit, 1e-9))
+            wider = size
+            for width in widths[::-1].tolist():
                 group.append(i)
-                drop.append(width - narrower)
-                middle.append(1 - (width + narrower) / 2 / size)
-                width = narrower
+                drop.append(wider - width)
+                middle.append(1 - (wider + width) / 2 / size)
+                wider = width
         surface = cls(
             costs,
             tuple(bounds),
+            np.where(worth < _IDLE, 0.0, worth),
             np.array(group, dtype=np.intp),
             np.array(drop, dtype=np.float64),
             np.array(middle, dtype=np.float64),
@@ -100,10 +116,20 @@ class Surface:
         surface._check()
         return surface
 
+    @property
+    def meters(self) -> dict[Measured, Meter]:
+        """How the bounds count what files are measured for; widths of shape ``(..., groups)``."""
+        found: dict[Measured, Meter] = {}
+        for bound in self.bounds:
+            unit = bound.budget.unit
+            if unit == "ms" or unit == "size":
+                found[unit] = partial(np.apply_along_axis, bound.count, -1)
+        return found
+
     def place(self, rates: Floats) -> Floats:
         """Return the widths that these rates, times a common factor, have on the surface.
 
-        Groups with a rate of 0 lose channels only if nothing else meets the bounds.
+        Groups with a rate of 0 and idle ones lose channels only if nothing else meets the bounds.
 
         Args:
             rates: Shape ``(groups,)``, from 0 to 1.
@@ -114,7 +140,7 @@ class Surface:
         Raises:
             BudgetError: No factor meets the bounds.
         """
-        rate = np.asarray(rates, dtype=np.float64)[self._group]
+        rate = np.where(self.worth > 0, rates, 0.0)[self._group]
         with np.errstate(divide="ignore"):
             when = np.where(rate > 1e-6, self._middle / np.maximum(rate, 1e-6), 1e9 + self._middle)
         order = np.argsort(when, kind="stable")
