@@ -417,7 +417,7 @@ def test_a_reconstructed_candidate_starts_from_the_answers_of_the_whole(
     widths = ground.surface.place(np.ones(len(ground.surface.costs.names)))
     mended = ground.mended(widths)
     assert ground.judge(widths) == ground.bench.loss(mended)
-    keep = ground._keep(widths)
+    _, keep = ground.removal(widths)
     images = torch.cat([batch.images for batch in ground.bench.calibration])
     stays = remaining_outputs(detector, keep, ground.groups)
     wanted = reconstruct(detector, ground.cut(widths), stays, images, places=2048)
