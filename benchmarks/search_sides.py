@@ -22,7 +22,8 @@ from slimface.compress.prune.allocate import PerGroup, Uniform
 from slimface.compress.prune.step import Prune
 from slimface.compress.repair.kinds import Reconstruct
 from slimface.compress.search.bfpgm import BFpgm, Defects
-from slimface.compress.search.proxy import Proxy
+from slimface.compress.search.finalists import Finals
+from slimface.compress.search.proxy import Proxy, ShortTraining
 from slimface.compress.search.step import Search
 from slimface.core.budget import parse_budget
 from slimface.data.source import WiderFace
@@ -45,8 +46,8 @@ def main() -> None:
     parser.add_argument("--budget", default="-30% ms@onnxruntime:1t:640x480")
     parser.add_argument("--minutes", type=float, default=12, help="for our draws")
     parser.add_argument("--trials", type=int, default=1000)
-    parser.add_argument("--trained", type=int, default=6)
-    parser.add_argument("--verified", type=int, default=2)
+    parser.add_argument("--trained", type=int, default=8)
+    parser.add_argument("--verified", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES)
@@ -83,16 +84,9 @@ def carry_out(side: str, arguments: argparse.Namespace) -> dict[str, Any]:
         taken = time.monotonic() - clocks[0], time.process_time() - clocks[1]
         (folder / "taken.json").write_text(json.dumps(taken))
     training = Context(folder=made(folder / "training"), source=source)
-    schedule = Schedule(
-        epochs=arguments.epochs,
-        batch_size=16,
-        learning_rate=1e-3,
-        warmup_epochs=0.1,
-        ema=0.998,
-        frozen_norms=True,
-    )
     teacher = Distill(teacher="eresfd", weight=0.7)
-    learn = Train(schedule=schedule, criterion=teacher, size_px=arguments.size)
+    how = schedule(arguments.epochs, warmup_epochs=0.1, ema=0.998)
+    learn = Train(schedule=how, criterion=teacher, size_px=arguments.size)
     trained = learn(load_checkpoint(cut).detector, training)
     Place().export(trained, folder / "file")
     scoring = Context(folder=made(folder / "scoring"), source=source)
@@ -110,6 +104,11 @@ def carry_out(side: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return row
 
 
+def schedule(epochs: int, **more: float) -> Schedule:
+    """How reconstructed networks are trained: their norms fit as they are."""
+    return Schedule(epochs=epochs, batch_size=16, learning_rate=1e-3, frozen_norms=True, **more)
+
+
 def cut_by(allocator: Any, detector: Any, context: Context) -> Any:
     """The cut that all sides share: FPGM's channels go, and what is left is reconstructed."""
     return Prune(allocator=allocator, repair=Reconstruct())(detector, context)
@@ -122,7 +121,11 @@ def searched(arguments: argparse.Namespace, context: Context) -> Any:
         trials=arguments.trials,
         minutes=arguments.minutes,
         proxy=Proxy(repair="reconstruct", calibration=64),
-        finals={"trained": arguments.trained, "verified": arguments.verified},
+        finals=Finals(
+            trained=arguments.trained,
+            verified=arguments.verified,
+            training=ShortTraining(schedule=schedule(epochs=1)),
+        ),
     )
     detector = zoo.load("eresfd").eval()
     finding, _ = search.find(detector, context)
