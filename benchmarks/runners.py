@@ -21,7 +21,7 @@ from onnxruntime_root import kept, onnxruntime_root
 
 from slimface.errors import MissingError
 
-MODELS = ("eresfd", "retinaface-mobilenet025", "extd-32")
+MODELS = ("eresfd", "retinaface-mobilenet025", "extd-32", "mtcnn")
 NODE = "onnxruntime-node@1.30.0"
 
 
@@ -34,8 +34,12 @@ def main() -> int:
     asked.scratch.mkdir(parents=True, exist_ok=True)
     bundles = [bundled(model, asked.scratch) for model in asked.models]
     failed = 0
-    for name, prove in runners(asked.scratch, bundles[0]):
+    for name, language, prove in runners(asked.scratch, bundles[0]):
+        # Cascades have no runner in some languages, and no golden tensors.
         for bundle in bundles:
+            is_cascade = not (bundle / "runners" / "python").is_dir()
+            if is_cascade and (not (bundle / "runners" / language).is_dir() or "tensors" in name):
+                continue
             done = prove(bundle)
             print(f"{bundle.name}: {name}: {'passed' if done.returncode == 0 else 'FAILED'}")
             if done.returncode:
@@ -56,12 +60,13 @@ def bundled(model: str, scratch: Path) -> Path:
 Prove = Callable[[Path], "subprocess.CompletedProcess[str]"]
 
 
-def runners(scratch: Path, bundle: Path) -> Iterator[tuple[str, Prove]]:
-    """Build each runner and yield its name and how to run it on a bundle."""
+def runners(scratch: Path, bundle: Path) -> Iterator[tuple[str, str, Prove]]:
+    """Build each runner and yield its name, its folder, and how to run it on a bundle."""
     sources = bundle / "runners"
     python = sources / "python" / "detect.py"
     yield (
         "Python, ONNX Runtime",
+        "python",
         lambda one: run(sys.executable, python, "--golden", "--bundle", one, check=False),
     )
     if shutil.which("cmake"):
@@ -71,10 +76,10 @@ def runners(scratch: Path, bundle: Path) -> Iterator[tuple[str, Prove]]:
             run("cmake", "-S", sources / "cpp", "-B", build, *options)
             run("cmake", "--build", build)
         build = scratch / "build"
-        yield "C++, golden tensors", lambda one: run(build / "golden", one, check=False)
+        yield "C++, golden tensors", "cpp", lambda one: run(build / "golden", one, check=False)
         for name in engines:
             program = scratch / f"build {name}" / "detect"
-            yield f"C++, {name}", partial(detected, program)
+            yield f"C++, {name}", "cpp", partial(detected, program)
     else:
         print("C++: left out, no cmake on this machine")
     if shutil.which("npm"):
@@ -84,6 +89,7 @@ def runners(scratch: Path, bundle: Path) -> Iterator[tuple[str, Prove]]:
         run("npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", NODE, cwd=node)
         yield (
             "JavaScript, ONNX Runtime",
+            "js",
             lambda one: run("node", node / "detect.mjs", "--golden", one, check=False),
         )
     else:
@@ -92,6 +98,7 @@ def runners(scratch: Path, bundle: Path) -> Iterator[tuple[str, Prove]]:
     if kotlin:
         yield (
             "Kotlin, golden tensors",
+            "kotlin",
             lambda one: run(*kotlin, "slimface.GoldenKt", one, check=False),
         )
     else:

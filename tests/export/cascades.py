@@ -1,8 +1,10 @@
 """Cascades that nobody has trained and that say yes to much of what they see, by all rules."""
 
+from collections.abc import Callable
+
 import torch
 
-from slimface.core.spec import CascadeSpec
+from slimface.core.spec import CascadeSpec, Preprocess
 from slimface.model import mtcnn
 from slimface.model.build import build
 from slimface.model.mtcnn import MTCNN
@@ -22,3 +24,15 @@ def lively_cascade(usual: CascadeSpec | None = None, **changes: object) -> MTCNN
         for net in (detector.pnet, detector.rnet, detector.onet):
             net.scores.bias[1] += 0.5
     return detector
+
+
+BGR = Preprocess(mean=(120, 110, 100), scale=0.01, colour="bgr")
+
+RULES: dict[str, Callable[[], MTCNN]] = {
+    "facenet": lively_cascade,
+    "floor": lambda: lively_cascade(mtcnn.floor()),
+    "blue first": lambda: lively_cascade(preprocess=BGR, inclusive=True),
+    "linear and cut": lambda: lively_cascade(resize="linear", factor=0.6, level_pixel=0),
+    "few": lambda: lively_cascade(proposals=40),
+}
+"""Cascades by what is special about their rules: every branch of a runner has something to do."""

@@ -7,19 +7,24 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 
 import slimface.export
+from slimface.data.drawn import Drawn, draw
 from slimface.deploy.pipeline import Picture
 from slimface.errors import MissingError
+from slimface.export.cascade import write_cascade
 from slimface.export.onnx import Onnx
 from slimface.export.ort_web import copy_runtime
+from slimface.files import home
 from slimface.model.build import build
 from slimface.model.detector import Detector
 from slimface.model.eresfd import naver
 from slimface.model.retinaface import retinaface
+from tests.export.cascades import RULES
 
 APPS = Path(slimface.export.__file__).parent / "apps"
 KOTLIN = APPS / "runners" / "kotlin"
@@ -103,6 +108,47 @@ def ort_web(tmp_path_factory) -> Path:
     except MissingError as error:
         pytest.skip(str(error).partition("\n")[0])
     return folder
+
+
+@pytest.fixture(scope="session")
+def cpp_onnxruntime(tmp_path_factory) -> Path:
+    """``detect`` with ONNX Runtime, compiled against the headers that are on this machine."""
+    places = (os.environ.get("ONNXRUNTIME_ROOT"), home() / "onnxruntime-cpp", "/usr")
+    roots = [Path(place) for place in places if place]
+    headers = [root / "include" / folder for root in roots for folder in ("", "onnxruntime")]
+    found = [path for path in headers if (path / "onnxruntime_cxx_api.h").is_file()]
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None or not found:
+        pytest.skip(
+            "no headers of ONNX Runtime, or no C++ compiler: `python "
+            "benchmarks/onnxruntime_root.py` fetches them (85 kB), ONNXRUNTIME_ROOT names a release"
+        )
+    [library] = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
+    folder = tmp_path_factory.mktemp("cpp onnxruntime")
+    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
+        (folder / name).symlink_to(library)
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-O0", "-isystem", found[0]]
+    linked = [f"-L{folder}", "-lonnxruntime", f"-Wl,-rpath,{folder}"]
+    source, program = APPS / "runners" / "cpp" / "detect_onnxruntime.cpp", folder / "detect"
+    code, said = say(compiler, *flags, source, "-o", program, *linked)
+    assert code == 0, said
+    return program
+
+
+@pytest.fixture(scope="session")
+def cascades(tmp_path_factory) -> dict[str, Path]:
+    """Exported cascades, by the name of their rules."""
+    made = {}
+    for name, cascade in RULES.items():
+        made[name] = tmp_path_factory.mktemp(f"cascade {name}")
+        write_cascade(cascade(), made[name], Onnx())
+    return made
+
+
+@pytest.fixture(scope="session")
+def scene() -> Picture:
+    """A small drawn scene with faces."""
+    return draw(Drawn(count=1, height_px=90, width_px=121, seed=2, portrait_share=0), 0)[0]
 
 
 def install_runtime(folder: Path, ort_web: Path) -> None:

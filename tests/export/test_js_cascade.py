@@ -2,21 +2,14 @@
 
 import json
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from slimface.core.spec import Preprocess
-from slimface.data.drawn import Drawn, draw
 from slimface.deploy.pipeline import Settings
-from slimface.export.cascade import write_cascade
-from slimface.export.onnx import Onnx
 from slimface.loading import load
-from slimface.model import mtcnn
-from slimface.model.mtcnn import MTCNN
-from tests.export.cascades import lively_cascade
+from tests.export.cascades import RULES
 from tests.export.conftest import APPS
 
 HARNESS = """
@@ -42,36 +35,14 @@ for (const folder of folders) {
 }
 """
 
-BGR = Preprocess(mean=(120, 110, 100), scale=0.01, colour="bgr")
-NETS: dict[str, Callable[[], MTCNN]] = {
-    "facenet": lively_cascade,
-    "floor": lambda: lively_cascade(mtcnn.floor()),
-    "blue first": lambda: lively_cascade(preprocess=BGR, inclusive=True),
-    "linear and cut": lambda: lively_cascade(resize="linear", factor=0.6, level_pixel=0),
-    "few": lambda: lively_cascade(proposals=40),
-}
 CASES = {
-    **{name: (name, {}, {}) for name in NETS},
+    **{name: (name, {}, {}) for name in RULES},
     "in bands and batches": ("facenet", {}, {"bandPixels": 900, "batch": 7}),
     "smaller": ("facenet", {"longest": 97}, {}),
     "smaller, linear": ("floor", {"longest": 97}, {}),
     "settings": ("facenet", {"score": 0.55, "overlap": 0.2, "cap": 3}, {}),
 }
 """Name -> nets, settings of JavaScript, limits of memory."""
-
-
-@pytest.fixture(scope="module")
-def picture():
-    return draw(Drawn(count=1, height_px=90, width_px=121, seed=2, portrait_share=0), 0)[0]
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    made = {}
-    for name, detector in NETS.items():
-        made[name] = tmp_path_factory.mktemp(name)
-        write_cascade(detector(), made[name], Onnx())
-    return made
 
 
 def described(folder: Path, **changes) -> dict:
@@ -107,16 +78,16 @@ def run(node, ort_web):
 
 
 @pytest.fixture(scope="module")
-def found(run, folders, picture, tmp_path_factory) -> dict[str, dict]:
+def found(run, cascades, scene, tmp_path_factory) -> dict[str, dict]:
     cases = []
     for name, (nets, settings, limits) in CASES.items():
         cases.append(tmp_path_factory.mktemp(f"case {name}"))
-        write_case(cases[-1], picture, described(folders[nets]), settings, limits)
+        write_case(cases[-1], scene, described(cascades[nets]), settings, limits)
     return dict(zip(CASES, run(cases), strict=True))
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_finds_what_the_pipeline_finds(found, folders, picture, name):
+def test_it_finds_what_the_pipeline_finds(found, cascades, scene, name):
     nets, asked, _ = CASES[name]
     settings = Settings(
         longest_px=asked.get("longest"),
@@ -124,7 +95,7 @@ def test_it_finds_what_the_pipeline_finds(found, folders, picture, name):
         nms_overlap=asked.get("overlap"),
         cap=asked.get("cap"),
     )
-    wanted = load(folders[nets]).detect(picture, settings)
+    wanted = load(cascades[nets]).detect(scene, settings)
     given = found[name].get("faces")
     assert given is not None, found[name]
     assert len(given) == len(wanted) >= 3
@@ -140,7 +111,7 @@ def test_it_says_where_the_milliseconds_went(found):
     assert min(ms.values()) > 0
 
 
-def test_nets_that_do_not_fit_are_refused(run, folders, picture, tmp_path):
+def test_nets_that_do_not_fit_are_refused(run, cascades, scene, tmp_path):
     faults = {}
     for name, change in {
         "version 99": {"version": 99},
@@ -149,14 +120,14 @@ def test_nets_that_do_not_fit_are_refused(run, folders, picture, tmp_path):
     }.items():
         faults[name] = tmp_path / name
         faults[name].mkdir()
-        write_case(faults[name], picture, described(folders["facenet"], **change))
+        write_case(faults[name], scene, described(cascades["facenet"], **change))
     cut = tmp_path / "cut"
     cut.mkdir()
     for net in ("pnet", "rnet", "onet"):
-        content = (folders["facenet"] / f"{net}.onnx").read_bytes()
+        content = (cascades["facenet"] / f"{net}.onnx").read_bytes()
         (cut / f"{net}.onnx").write_bytes(content[:99] if net == "rnet" else content)
     faults["cannot be opened"] = cut
-    write_case(cut, picture, described(folders["facenet"]) | {"path": str(cut)})
+    write_case(cut, scene, described(cascades["facenet"]) | {"path": str(cut)})
     for word, answer in zip(faults, run(list(faults.values())), strict=True):
         assert answer["kind"] == "SlimfaceError", answer
         assert word in answer["error"]

@@ -2,34 +2,40 @@
 
 import importlib.util
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
-import onnxruntime
 import pytest
 
 from slimface.core.bundle import Bundle, ModelFile
 from slimface.deploy.pipeline import Pipeline
 from slimface.deploy.runtimes import open_exported
 from slimface.export.bundle import copy_runners
-from slimface.export.golden import Golden, golden
+from slimface.export.golden import Golden, golden, golden_of
 from slimface.export.onnx import Onnx
-from slimface.files import home
+from slimface.loading import load
+from tests.export.cascades import RULES
 from tests.export.conftest import APPS, install_runtime, say
 from tests.export.noisy import CASES, noisy, proof_of
 
 CPP = APPS / "runners" / "cpp"
 
 
-def write_bundle(folder: Path, pipeline: Pipeline, proof: Golden, *, decoded: bool = False) -> Path:
+def write_bundle(
+    folder: Path,
+    pipeline: Pipeline,
+    proof: Golden,
+    *,
+    decoded: bool = False,
+    path: str = "model.onnx",
+) -> Path:
     """Write as much of a bundle as runners read."""
     proof.write(folder / "golden")
     file = ModelFile(
-        path="model.onnx",
+        path=path,
         format="onnx",
         runtime="onnxruntime",
         precision="float32",
@@ -219,31 +225,6 @@ def test_cpp_survives_what_is_no_json(cpp, tmp_path, text):
     assert said.startswith("Error: ")
 
 
-@pytest.fixture(scope="session")
-def cpp_onnxruntime(tmp_path_factory) -> Path:
-    """``detect`` with ONNX Runtime, compiled against the headers that are on this machine."""
-    places = (os.environ.get("ONNXRUNTIME_ROOT"), home() / "onnxruntime-cpp", "/usr")
-    roots = [Path(place) for place in places if place]
-    headers = [root / "include" / folder for root in roots for folder in ("", "onnxruntime")]
-    found = [path for path in headers if (path / "onnxruntime_cxx_api.h").is_file()]
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None or not found:
-        pytest.skip(
-            "no headers of ONNX Runtime, or no C++ compiler: `python "
-            "benchmarks/onnxruntime_root.py` fetches them (85 kB), ONNXRUNTIME_ROOT names a release"
-        )
-    [library] = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
-    folder = tmp_path_factory.mktemp("cpp onnxruntime")
-    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
-        (folder / name).symlink_to(library)
-    flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-O0", "-isystem", found[0]]
-    linked = [f"-L{folder}", "-lonnxruntime", f"-Wl,-rpath,{folder}"]
-    source, program = CPP / "detect_onnxruntime.cpp", folder / "detect"
-    code, said = say(compiler, *flags, source, "-o", program, *linked)
-    assert code == 0, said
-    return program
-
-
 def test_cpp_detects_with_onnxruntime(cpp_onnxruntime, tiny_bundle):
     code, said = say(cpp_onnxruntime, tiny_bundle, "--golden")
     assert code == 0, said
@@ -271,6 +252,43 @@ def test_cpp_says_which_model_is_damaged(cpp_onnxruntime, tiny_bundle, tmp_path,
     code, said = say(cpp_onnxruntime, folder, "--golden")
     assert code == 1
     assert "its spec has" in said
+
+
+@pytest.mark.parametrize("rules", RULES)
+def test_cpp_cascades_find_what_the_pipeline_finds(
+    cpp_onnxruntime, cascades, scene, tmp_path, rules
+):
+    pipeline = load(cascades[rules])
+    write_bundle(tmp_path, pipeline, golden_of(pipeline, scene), path="nets")
+    (tmp_path / "nets").symlink_to(cascades[rules])
+    code, said = say(cpp_onnxruntime, tmp_path, "--golden")
+    assert code == 0, said
+    code, said = say(cpp_onnxruntime, tmp_path, tmp_path / "golden" / "picture.ppm")
+    assert len(said.splitlines()) == len(pipeline.detect(scene)) >= 3
+    lose_a_face(tmp_path)
+    assert say(cpp_onnxruntime, tmp_path, "--golden")[0] == 1
+
+
+def test_cpp_says_which_net_of_a_cascade_does_not_fit(cpp_onnxruntime, cascades, scene, tmp_path):
+    pipeline = load(cascades["facenet"])
+    write_bundle(tmp_path, pipeline, golden_of(pipeline, scene), path="nets")
+    nets = Path(shutil.copytree(cascades["facenet"], tmp_path / "nets"))
+    shutil.copyfile(nets / "rnet.onnx", nets / "onet.onnx")
+    code, said = say(cpp_onnxruntime, tmp_path, "--golden")
+    assert code == 1
+    assert said.startswith("Error: ")
+    (nets / "rnet.onnx").unlink()
+    code, said = say(cpp_onnxruntime, tmp_path, "--golden")
+    assert code == 1
+    assert "rnet.onnx cannot be read" in said
+
+
+def test_cpp_without_a_runtime_proves_no_cascade(cpp, cascades, scene, tmp_path):
+    pipeline = load(cascades["facenet"])
+    write_bundle(tmp_path, pipeline, golden_of(pipeline, scene), path="nets")
+    code, said = say(cpp, tmp_path)
+    assert code == 77, "what ctest takes for skipped"
+    assert "detect --golden" in said
 
 
 # JavaScript; the rest is in test_js.py and test_js_cascade.py

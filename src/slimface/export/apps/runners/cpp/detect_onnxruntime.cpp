@@ -1,43 +1,50 @@
 // Faces in a picture, with ONNX Runtime:
 //
-//   detect BUNDLE PICTURE.ppm      a line a face: score, x1, y1, x2, y2
+//   detect BUNDLE PICTURE.ppm      a line a face: score, x1, y1, x2, y2, and x, y of landmarks
 //   detect BUNDLE --golden         proves this build on the golden picture
 #include <onnxruntime_cxx_api.h>
 
+#include "cascade.hpp"
 #include "golden.hpp"
 
-class Detector {
+namespace slimface {
+
+class Network {
  public:
-  Detector(const std::string& bundle, const std::string& format)
-      : spec(slimface::Spec::read(bundle + "/spec.json", format)) {
-    const std::string model = slimface::read_text(bundle + "/" + spec.file);
+  explicit Network(const std::string& path) {
+    const std::string model = read_text(path);
     try {
-      session_ = Ort::Session(environment_, model.data(), model.size(), Ort::SessionOptions{});
+      session_ = Ort::Session(environment(), model.data(), model.size(), Ort::SessionOptions{});
     } catch (const Ort::Exception& error) {
-      throw slimface::Error(bundle + "/" + spec.file + ": " + error.what() + " Copy the bundle again.");
+      throw Error(path + ": " + error.what() + " Copy the bundle again.");
     }
   }
 
-  std::vector<slimface::Face> operator()(const slimface::Input& input) {
-    const std::array<int64_t, 4> shape{1, 3, input.height, input.width};
+  std::vector<std::vector<float>> operator()(std::vector<float>& images, const std::array<int64_t, 4>& shape,
+                                             const std::vector<std::string>& outputs) {
     const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-    Ort::Value images = Ort::Value::CreateTensor<float>(memory, const_cast<float*>(input.images.data()),
-                                                        input.images.size(), shape.data(), shape.size());
+    const Ort::Value given =
+        Ort::Value::CreateTensor<float>(memory, images.data(), images.size(), shape.data(), shape.size());
     const char* in = "images";
-    const char* out[] = {spec.is_decoded ? "scores" : "logits", spec.is_decoded ? "boxes" : "offsets", "landmarks"};
-    const auto given = session_.Run(Ort::RunOptions{}, &in, &images, 1, out, spec.landmarks ? 3 : 2);
-    const auto tensor = [&](size_t i) -> slimface::Outputs::Tensor {
-      if (i >= given.size()) return {};
-      return {given[i].GetTensorData<float>(), given[i].GetTensorTypeAndShapeInfo().GetElementCount()};
-    };
-    return slimface::read(spec, {tensor(0), tensor(1), tensor(2)}, input);
+    std::vector<const char*> names;
+    for (const std::string& name : outputs) names.push_back(name.c_str());
+    std::vector<std::vector<float>> answers;
+    for (const auto& tensor : session_.Run(Ort::RunOptions{}, &in, &given, 1, names.data(), names.size())) {
+      const float* values = tensor.GetTensorData<float>();
+      answers.emplace_back(values, values + tensor.GetTensorTypeAndShapeInfo().GetElementCount());
+    }
+    return answers;
   }
 
-  slimface::Spec spec;
-
  private:
-  Ort::Env environment_{ORT_LOGGING_LEVEL_ERROR, "slimface"};
+  static Ort::Env& environment() {
+    static Ort::Env environment{ORT_LOGGING_LEVEL_ERROR, "slimface"};
+    return environment;
+  }
+
   Ort::Session session_{nullptr};
 };
+
+}  // namespace slimface
 
 #include "detect_main.hpp"

@@ -1,38 +1,44 @@
 // Faces in a picture, with OpenVINO (which opens ONNX files and its own):
 //
-//   detect BUNDLE PICTURE.ppm      a line a face: score, x1, y1, x2, y2
+//   detect BUNDLE PICTURE.ppm      a line a face: score, x1, y1, x2, y2, and x, y of landmarks
 //   detect BUNDLE --golden         proves this build on the golden picture
 #include <openvino/openvino.hpp>
 
+#include "cascade.hpp"
 #include "golden.hpp"
 
-class Detector {
+namespace slimface {
+
+class Network {
  public:
-  Detector(const std::string& bundle, const std::string& format)
-      : spec(slimface::Spec::read(bundle + "/spec.json", format)) {
-    ov::Core core;
+  explicit Network(const std::string& path) {
     const auto told = ov::hint::inference_precision(ov::element::f32);
-    compiled_ = core.compile_model(bundle + "/" + spec.file, "CPU", told);
+    compiled_ = core().compile_model(path, "CPU", told);
     request_ = compiled_.create_infer_request();
   }
 
-  std::vector<slimface::Face> operator()(const slimface::Input& input) {
-    const ov::Shape shape{1, 3, size_t(input.height), size_t(input.width)};
-    request_.set_input_tensor(ov::Tensor(ov::element::f32, shape, const_cast<float*>(input.images.data())));
+  std::vector<std::vector<float>> operator()(std::vector<float>& images, const std::array<int64_t, 4>& shape,
+                                             const std::vector<std::string>& outputs) {
+    request_.set_input_tensor(ov::Tensor(ov::element::f32, ov::Shape(shape.begin(), shape.end()), images.data()));
     request_.infer();
-    const auto tensor = [&](const std::string& name) -> slimface::Outputs::Tensor {
-      const ov::Tensor given = request_.get_tensor(name);
-      return {given.data<float>(), given.get_size()};
-    };
-    const auto points = spec.landmarks ? tensor("landmarks") : slimface::Outputs::Tensor{};
-    return slimface::read(spec, {tensor(spec.is_decoded ? "scores" : "logits"), tensor(spec.is_decoded ? "boxes" : "offsets"), points}, input);
+    std::vector<std::vector<float>> answers;
+    for (const std::string& name : outputs) {
+      const ov::Tensor tensor = request_.get_tensor(name);
+      answers.emplace_back(tensor.data<float>(), tensor.data<float>() + tensor.get_size());
+    }
+    return answers;
   }
 
-  slimface::Spec spec;
-
  private:
+  static ov::Core& core() {
+    static ov::Core core;
+    return core;
+  }
+
   ov::CompiledModel compiled_;
   ov::InferRequest request_;
 };
+
+}  // namespace slimface
 
 #include "detect_main.hpp"

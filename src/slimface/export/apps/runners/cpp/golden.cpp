@@ -6,7 +6,12 @@
 int main(int count, char** words) try {
   if (count < 2) throw slimface::Error("usage: golden BUNDLE [FORMAT]");
   const std::string bundle = words[1];
-  const auto spec = slimface::Spec::read(bundle + "/spec.json", count > 2 ? words[2] : "onnx");
+  const auto told = slimface::Json::parse(slimface::read_text(bundle + "/spec.json"), bundle + "/spec.json");
+  if (told["spec"]["task"].text() == "cascade") {
+    std::puts("A cascade has no golden tensors: build with an ENGINE, and run detect --golden.");
+    return 77;
+  }
+  const auto spec = slimface::Spec::of(told, count > 2 ? words[2] : "onnx", bundle + "/spec.json");
   const slimface::Golden golden(bundle + "/" + spec.golden);
   const int wrong = slimface::prove(spec, golden, [&](const slimface::Input& input) {
     const auto values = golden.tensor(spec.is_decoded ? "scores" : "logits");

@@ -95,10 +95,10 @@ inline int judge_faces(const Golden& golden, const std::vector<Face>& faces) {
          judged("faces: scores", score, allowed["score"].number());
 }
 
-using Network = std::function<std::vector<Face>(const Input&)>;
+using Detect = std::function<std::vector<Face>(const Input&)>;
 
 /** Prove preprocessing, network and decoding on the golden picture; return how much is wrong. */
-inline int prove(const Spec& spec, const Golden& golden, const Network& network) {
+inline int prove(const Spec& spec, const Golden& golden, const Detect& detect) {
   const Input input = prepare(spec, golden.picture);
   const Input small = prepare(spec, golden.picture, golden.told["resized_longest_px"].integer());
   // One byte is what resizing may round to the other side.
@@ -107,7 +107,7 @@ inline int prove(const Spec& spec, const Golden& golden, const Network& network)
   };
   int wrong = judged("input", apart(input.images, golden.tensor("images")), allowed(input));
   wrong += judged("resized input", apart(small.images, golden.tensor("resized")), allowed(small));
-  return wrong + judge_faces(golden, network(input));
+  return wrong + judge_faces(golden, detect(input));
 }
 
 }  // namespace slimface

@@ -89,12 +89,13 @@ struct Spec {
     return of(Json::parse(read_text(path), path), format, path);
   }
 
-  static Spec of(const Json& told, const std::string& format, const std::string& where) {
+  static Spec of(const Json& told, const std::string& format, const std::string& where,
+                 const std::string& task = "detection") {
     const int version = told["version"].integer();
     const Json& model = told["spec"];
-    if (version > reads_version || model["task"].text() != "detection") {
+    if (version > reads_version || model["task"].text() != task) {
       throw Error(where + " has version " + std::to_string(version) + " and is for " +
-                  model["task"].text() + "; this reads detection up to version " +
+                  model["task"].text() + "; this reads " + task + " up to version " +
                   std::to_string(reads_version) + ". Take the runner of the same bundle.");
     }
     Spec spec;
@@ -148,38 +149,87 @@ namespace detail {
 
 inline double half_even(double value) { return std::nearbyint(value); }
 
-/** For each pixel of a side the two it is mixed from, and the weight of the second in 2048ths. */
+/** The two pixels of a side that each new one is mixed from, and their weights in 2048ths. */
 struct Taps {
-  std::vector<int> first, second, weight;
+  std::vector<int> low, high, near, far;
 
-  Taps(int before, int after) : first(after), second(after), weight(after) {
+  /** Beyond the border both are the pixel at it; columns are then taken whole, rows keep their weights. */
+  Taps(int before, int after, bool is_columns) : low(after), high(after), near(after), far(after) {
     for (int i = 0; i < after; ++i) {
       const float place = float((i + 0.5) * (double(before) / after) - 0.5);
-      int low = int(std::floor(place));
-      float part = place - float(low);
-      if (low < 0) low = 0, part = 0;
-      if (low >= before - 1) low = before - 1, part = 0;
-      first[i] = low;
-      second[i] = std::min(low + 1, before - 1);
-      weight[i] = int(half_even(part * 2048.0f));
+      const int first = int(std::floor(place));
+      const float part = place - float(first);
+      low[i] = std::clamp(first, 0, before - 1);
+      high[i] = std::clamp(first + 1, 0, before - 1);
+      const bool is_whole = is_columns && (first < 0 || first + 1 >= before);
+      near[i] = is_whole ? 2048 : int(half_even((1 - part) * 2048.0f));
+      far[i] = is_whole ? 0 : int(half_even(part * 2048.0f));
     }
   }
 };
 
 }  // namespace detail
 
-/** Resize, normalise and pad a picture; `longest` resizes its longer side to so many pixels. */
-inline Input prepare(const Spec& spec, const Picture& picture, int longest = 0) {
+/** Pixels of red, green, blue in memory of their own. */
+struct Pixels {
+  int width = 0, height = 0;
+  std::vector<uint8_t> rgb;
+
+  Pixels(int wide, int high) : width(wide), height(high), rgb(size_t(3) * size_t(wide) * size_t(high)) {}
+
+  const uint8_t* at(int x, int y) const { return &rgb[3 * (size_t(y) * width + x)]; }
+  uint8_t* at(int x, int y) { return &rgb[3 * (size_t(y) * width + x)]; }
+  operator Picture() const { return {rgb.data(), width, height}; }
+};
+
+/** Resize a picture to the bits of OpenCV's INTER_LINEAR: no antialiasing. */
+inline Pixels resized(const Picture& picture, int rows, int columns) {
+  Pixels out(columns, rows);
+  const bool is_same = rows == picture.height && columns == picture.width;
+  // OpenCV takes means where both sides are halved, and rounds their halves up.
+  const bool is_half = picture.height == 2 * rows && picture.width == 2 * columns;
+  const detail::Taps across(picture.width, columns, true), down(picture.height, rows, false);
+  for (int y = 0; y < rows; ++y) {
+    const uint8_t* above = picture.rgb + down.low[y] * picture.stride();
+    const uint8_t* below = picture.rgb + down.high[y] * picture.stride();
+    for (int x = 0; x < columns; ++x) {
+      const size_t left = size_t(across.low[x]) * picture.pixel_bytes;
+      const size_t right = size_t(across.high[x]) * picture.pixel_bytes;
+      uint8_t* to = out.at(x, y);
+      for (size_t c = 0; c < 3; ++c) {
+        const int nw = above[left + c], ne = above[right + c], sw = below[left + c], se = below[right + c];
+        const int top = (nw * across.near[x] + ne * across.far[x]) >> 4;
+        const int bottom = (sw * across.near[x] + se * across.far[x]) >> 4;
+        const int mixed = (((top * down.near[y]) >> 16) + ((bottom * down.far[y]) >> 16) + 2) >> 2;
+        to[c] = uint8_t(is_same ? nw : is_half ? (nw + ne + sw + se + 2) >> 2 : mixed);
+      }
+    }
+  }
+  return out;
+}
+
+namespace detail {
+
+/** Rows and columns to which a picture is resized whose longer side has `longest` pixels; 0: as it is. */
+inline std::array<int, 2> sized(const Picture& picture, int longest) {
   if (!picture.rgb || picture.width < 1 || picture.height < 1 || picture.pixel_bytes < 3) {
     throw Error("a picture has at least one pixel of three bytes. Give a real one.");
   }
   const double scale = longest ? double(longest) / std::max(picture.width, picture.height) : 1.0;
-  auto side = [](double value) { return std::max(1, int(detail::half_even(value))); };
-  int rows = side(picture.height * scale), columns = side(picture.width * scale);
+  auto side = [&](int pixels) { return std::max(1, int(half_even(pixels * scale))); };
+  return {side(picture.height), side(picture.width)};
+}
+
+}  // namespace detail
+
+/** Resize, normalise and pad a picture; `longest` resizes its longer side to so many pixels. */
+inline Input prepare(const Spec& spec, const Picture& picture, int longest = 0) {
+  auto [rows, columns] = detail::sized(picture, longest);
   Input input;
   if (spec.canvas[0]) {
     const double fit = std::min({double(spec.canvas[0]) / rows, double(spec.canvas[1]) / columns, 1.0});
-    rows = side(rows * fit), columns = side(columns * fit);
+    rows = std::max(1, int(detail::half_even(rows * fit)));
+    columns = std::max(1, int(detail::half_even(columns * fit)));
     input.height = spec.canvas[0], input.width = spec.canvas[1];
   } else {
     auto padded = [&](int n) { return (n + spec.multiple_of - 1) / spec.multiple_of * spec.multiple_of; };
@@ -189,28 +239,13 @@ inline Input prepare(const Spec& spec, const Picture& picture, int longest = 0) 
   input.ratio_y = float(rows) / float(picture.height);
   input.images.assign(size_t(3) * input.height * input.width, 0.0f);
 
-  const bool is_same = rows == picture.height && columns == picture.width;
-  const detail::Taps across(picture.width, columns), down(picture.height, rows);
+  const Pixels pixels = resized(picture, rows, columns);
   for (int plane = 0; plane < 3; ++plane) {
     const int channel = spec.bgr ? 2 - plane : plane;
     const float mean = spec.mean[size_t(channel)];
     for (int y = 0; y < rows; ++y) {
-      const uint8_t* above = picture.rgb + down.first[y] * picture.stride() + channel;
-      const uint8_t* below = picture.rgb + down.second[y] * picture.stride() + channel;
-      const int64_t v = down.weight[y], u = 2048 - v;
       float* to = &input.images[(size_t(plane) * input.height + y) * input.width];
-      for (int x = 0; x < columns; ++x) {
-        const size_t left = size_t(across.first[x]) * picture.pixel_bytes;
-        int64_t value = above[left];
-        if (!is_same) {
-          const size_t right = size_t(across.second[x]) * picture.pixel_bytes;
-          const int64_t b = across.weight[x], a = 2048 - b;
-          const int64_t top = above[left] * a + above[right] * b;
-          const int64_t bottom = below[left] * a + below[right] * b;
-          value = (top * u + bottom * v + (1 << 21)) >> 22;
-        }
-        to[x] = (float(value) - mean) * spec.scale;
-      }
+      for (int x = 0; x < columns; ++x) to[x] = (float(pixels.at(x, y)[channel]) - mean) * spec.scale;
     }
   }
   return input;
@@ -241,19 +276,22 @@ inline std::vector<std::array<float, 4>> anchors_of(const Spec& spec, int height
   return anchors;
 }
 
-/** Greedy suppression of boxes sorted best first; the places of those that stay. */
+/** Greedy suppression of boxes sorted best first; the places of those that stay.
+ *
+ * `pixel` is 1 where the second corner of a box is its last pixel.
+ */
 inline std::vector<size_t> suppress(const std::vector<std::array<float, 4>>& boxes, double overlap,
-                                    size_t cap) {
-  auto area = [](const std::array<float, 4>& box) {
-    return std::max(box[2] - box[0], 0.0f) * std::max(box[3] - box[1], 0.0f);
+                                    size_t cap, float pixel = 0) {
+  auto area = [&](const std::array<float, 4>& box) {
+    return std::max(box[2] - box[0] + pixel, 0.0f) * std::max(box[3] - box[1] + pixel, 0.0f);
   };
   std::vector<size_t> kept;
   for (size_t i = 0; i < boxes.size() && kept.size() < cap; ++i) {
     const auto& one = boxes[i];
     const bool is_hit = std::any_of(kept.begin(), kept.end(), [&](size_t k) {
       const auto& other = boxes[k];
-      const float wide = std::min(one[2], other[2]) - std::max(one[0], other[0]);
-      const float high = std::min(one[3], other[3]) - std::max(one[1], other[1]);
+      const float wide = std::min(one[2], other[2]) - std::max(one[0], other[0]) + pixel;
+      const float high = std::min(one[3], other[3]) - std::max(one[1], other[1]) + pixel;
       if (wide <= 0 || high <= 0) return false;
       const float shared = wide * high;
       return shared / (area(one) + area(other) - shared) > overlap;
