@@ -40,8 +40,11 @@ class Rules(Value):
     """From scaled sides to whole pixels, and from weights to whole 2048ths."""
 
     resize: Literal["bilinear 1/2048"] = "bilinear 1/2048"
-    """As OpenCV's INTER_LINEAR on bytes: pixel centres at one half, weights in whole 2048ths, no
-    antialiasing, rounded to bytes. A picture that has the size already is left alone."""
+    """To the bits of OpenCV's INTER_LINEAR on bytes: pixel centres at one half, no antialiasing,
+    both weights rounded to 2048ths; columns first, their sums shifted right by 4, then the product
+    of each row by 16, and the sum of both, plus 2, by 2. Beyond the border columns are taken whole,
+    rows keep their weights. Halving both sides takes means, whose halves go up. A picture that has
+    the size already is left alone. A cascade samples as its own ``resize`` says."""
 
     padding: Literal["below and right with 0"] = "below and right with 0"
     """After normalising, up to ``preprocess.multiple_of``, or to the file's ``canvas``; a picture

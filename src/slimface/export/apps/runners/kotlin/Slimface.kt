@@ -125,24 +125,52 @@ class Spec(
     }
 }
 
-/** For each pixel of a side the two it is mixed from, and the weight of the second in 2048ths. */
-private class Taps(before: Int, after: Int) {
-    val first = IntArray(after)
-    val second = IntArray(after)
-    val weight = IntArray(after)
+/** The two pixels of a side that each new one is mixed from, and their weights in 2048ths. */
+private class Taps(before: Int, after: Int, isColumns: Boolean) {
+    val low = IntArray(after)
+    val high = IntArray(after)
+    val near = IntArray(after)
+    val far = IntArray(after)
 
     init {
         for (i in 0 until after) {
             val place = ((i + 0.5) * (before.toDouble() / after) - 0.5).toFloat()
-            var low = floor(place).toInt()
-            var part = place - low
-            if (low < 0) { low = 0; part = 0f }
-            if (low >= before - 1) { low = before - 1; part = 0f }
-            first[i] = low
-            second[i] = min(low + 1, before - 1)
-            weight[i] = round((part * 2048f).toDouble()).toInt()
+            val first = floor(place).toInt()
+            val part = place - first
+            low[i] = first.coerceIn(0, before - 1)
+            high[i] = (first + 1).coerceIn(0, before - 1)
+            // Beyond the border columns are taken whole; rows keep both weights.
+            val isWhole = isColumns && (first < 0 || first + 1 >= before)
+            near[i] = if (isWhole) 2048 else round((1 - part) * 2048f).toInt()
+            far[i] = if (isWhole) 0 else round(part * 2048f).toInt()
         }
     }
+}
+
+/** Resizes to the bits of OpenCV's INTER_LINEAR: no antialiasing. */
+private class Resizer(private val picture: Picture, rows: Int, columns: Int) {
+    private val across = Taps(picture.width, columns, true)
+    private val down = Taps(picture.height, rows, false)
+    private val isSame = rows == picture.height && columns == picture.width
+
+    // OpenCV takes means where both sides are halved, and rounds their halves up.
+    private val isHalf = picture.height == 2 * rows && picture.width == 2 * columns
+
+    /** Return a channel of a pixel of the picture as it is after resizing. */
+    fun at(x: Int, y: Int, channel: Int): Int {
+        val nw = byte(across.low[x], down.low[y], channel)
+        if (isSame) return nw
+        val ne = byte(across.high[x], down.low[y], channel)
+        val sw = byte(across.low[x], down.high[y], channel)
+        val se = byte(across.high[x], down.high[y], channel)
+        if (isHalf) return (nw + ne + sw + se + 2) shr 2
+        val top = (nw * across.near[x] + ne * across.far[x]) shr 4
+        val bottom = (sw * across.near[x] + se * across.far[x]) shr 4
+        return (((top * down.near[y]) shr 16) + ((bottom * down.far[y]) shr 16) + 2) shr 2
+    }
+
+    private fun byte(x: Int, y: Int, channel: Int): Int =
+        picture.bytes[y * picture.rowBytes + x * picture.pixelBytes + channel].toInt() and 255
 }
 
 /** Resize, normalise and pad a picture; `longest` resizes its longer side to so many pixels. */
@@ -160,29 +188,13 @@ fun prepare(spec: Spec, picture: Picture, longest: Int? = null): Input {
         padded(rows, spec.multipleOf) to padded(columns, spec.multipleOf)
     }
     val images = FloatArray(3 * height * width)
-    val isSame = rows == picture.height && columns == picture.width
-    val (across, down) = Taps(picture.width, columns) to Taps(picture.height, rows)
-    val bytes = picture.bytes
+    val resized = Resizer(picture, rows, columns)
     for (plane in 0 until 3) {
         val channel = if (spec.isBgr) 2 - plane else plane
         val mean = spec.mean[channel]
         for (y in 0 until rows) {
-            val above = down.first[y] * picture.rowBytes + channel
-            val below = down.second[y] * picture.rowBytes + channel
-            val v = down.weight[y].toLong()
             var to = (plane * height + y) * width
-            for (x in 0 until columns) {
-                val left = across.first[x] * picture.pixelBytes
-                var value = bytes[above + left].toInt() and 255
-                if (!isSame) {
-                    val right = across.second[x] * picture.pixelBytes
-                    val b = across.weight[x]
-                    val top = value * (2048 - b) + (bytes[above + right].toInt() and 255) * b
-                    val bottom = (bytes[below + left].toInt() and 255) * (2048 - b) + (bytes[below + right].toInt() and 255) * b
-                    value = ((top * (2048 - v) + bottom * v + (1 shl 21)) shr 22).toInt()
-                }
-                images[to++] = (value - mean) * spec.scale
-            }
+            for (x in 0 until columns) images[to++] = (resized.at(x, y, channel) - mean) * spec.scale
         }
     }
     return Input(images, height, width, columns.toFloat() / picture.width, rows.toFloat() / picture.height)
