@@ -305,7 +305,8 @@ def _in_proportion(rates: Floats) -> Urgency:
         middle = (sizes - widths + drop / 2) / sizes
         value = descent.values(widths, drop)
         tie = 1e-9 * value / (1 + value)
-        with np.errstate(divide="ignore"):
-            return np.where(rates > 0, middle / rates, np.inf) + tie
+        never = np.full_like(middle, np.inf)
+        found: Floats = np.divide(middle, rates, out=never, where=rates > 0) + tie
+        return found
 
     return behind
