@@ -11,26 +11,19 @@ import pytest
 import torch
 from torch import nn
 
-from slimface.compress.quantize import fake, openvino
+from slimface.compress.quantize import openvino
 from slimface.compress.quantize.calibrate import WHOLE, Seen, shown_to_networks
 from slimface.compress.quantize.export import write_float
 from slimface.compress.quantize.ptq import quantize
-from slimface.compress.quantize.qat import Qat
-from slimface.compress.quantize.qdq import Graph, How, rounded_weights, runner
+from slimface.compress.quantize.qdq import Graph, How, rounded_weights
 from slimface.compress.quantize.ranges import METHODS, range_of, rounded
 from slimface.compress.quantize.sensitive import Noise, to_keep
 from slimface.compress.quantize.settings import Quantization
-from slimface.compress.quantize.step import Quantize
-from slimface.data.source import DrawnScenes
-from slimface.data.transforms import PlainAugment
 from slimface.errors import MissingError, RecipeError, UsageError
 from slimface.export.pictures import sample_pictures
 from slimface.loading import load
 from slimface.model.build import build
 from slimface.model.eresfd import naver
-from slimface.step import Context
-from slimface.train.schedule import Schedule
-from slimface.train.step import Train
 
 PICTURES = [(name, picture[:160, :192]) for name, picture in sample_pictures(3)]
 NONE = Quantization(keep=("none",), ranges="minmax", equalise=False, correct=False)
@@ -111,13 +104,6 @@ def test_a_filter_of_zeros_stays_one_and_others_move_by_half_a_step_at_most():
     assert not back[2].any()
     step = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 127
     assert (np.abs(back - weight) <= step / 2 + 1e-6).all()
-
-
-def test_rounding_is_blind_to_what_a_norm_multiplies_filters_by():
-    weight = torch.randn(6, 3, 3, 3, generator=torch.Generator().manual_seed(0))
-    scale = torch.tensor([1.0, -2.0, 0.25, 64.0, 1e-3, 8.0]).view(-1, 1, 1, 1)
-    folded = fake.rounded_weight(weight * scale)
-    assert torch.allclose(folded, scale * fake.rounded_weight(weight), rtol=1e-4, atol=1e-6)
 
 
 def test_equalisation_changes_nothing_but_ranges(graph, inputs):
@@ -203,61 +189,9 @@ def test_whole_numbers_of_the_file_are_the_rounded_weights(graph, how, kind):
     assert np.mean(np.abs(ours - theirs) > 1e-5) < 0.01
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-def test_fake_weights_of_any_bits_are_those_of_the_file(bits):
-    weight = torch.randn(6, 3, 3, 3, generator=torch.Generator().manual_seed(0))
-    ours = fake.rounded_weight(weight, bits)
-    assert np.allclose(ours.numpy(), rounded_weights(weight.numpy(), bits=bits))
-    assert max(len(channel.unique()) for channel in ours) <= 2**bits
-
-
 def test_four_bits_for_openvino_are_refused():
     with pytest.raises(RecipeError, match="for ONNX Runtime alone"):
         Quantization.parse({"bits": 4, "runtime": "openvino"}, where="here")
-
-
-def test_fake_eight_bits_say_what_the_file_says(detector, quantized_file, inputs):
-    network = copy.deepcopy(detector)
-    fake.fake_quantize_(network, inputs, ranges="minmax")
-    run = runner(onnx.load(quantized_file))
-    with torch.no_grad():
-        exact = detector(torch.from_numpy(inputs[0])).logits.numpy()
-        ours = network(torch.from_numpy(inputs[0])).logits.numpy()
-    theirs = run(inputs[0])[0]
-    assert np.abs(ours - theirs).mean() < 1.5 * np.abs(exact - theirs).mean()
-    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.9
-
-
-def test_fake_quantisation_adds_nothing_to_what_is_saved_and_survives_a_copy(detector, inputs):
-    network = copy.deepcopy(detector)
-    fake.fake_quantize_(network, inputs, ranges="mse")
-    assert all(
-        torch.equal(one, other)
-        for one, other in zip(
-            detector.state_dict().values(), network.state_dict().values(), strict=True
-        )
-    )
-    twin = copy.deepcopy(network)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.zero_()
-        images = torch.from_numpy(inputs[0])
-        said = twin(images).logits
-    assert not torch.equal(said, detector(images).logits)
-    assert not torch.equal(said, network(images).logits)
-
-
-def test_a_batch_of_one_and_a_norm_of_weight_zero_learn_in_fake_eight_bits(detector, inputs):
-    network = copy.deepcopy(detector)
-    norm = next(one for one in network.modules() if isinstance(one, nn.BatchNorm2d))
-    norm.weight.data.zero_()
-    mean = norm.running_mean.clone()
-    fake.fake_quantize_(network, inputs, ranges="minmax")
-    network.train()
-    network(torch.from_numpy(inputs[0][:1])).logits.square().mean().backward()
-    gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    assert gradients and all(torch.isfinite(one).all() for one in gradients)
-    assert torch.equal(norm.running_mean, mean)
 
 
 def test_no_picture_is_refused(float_file, tmp_path):
@@ -323,14 +257,14 @@ def test_roundings_that_openvino_computes_wrongly_are_not_taken(graph, inputs, o
 def test_nncf_quantises_what_is_not_kept_and_is_close(tmp_path):
     pytest.importorskip("nncf")
     nodes = [
-        onnx.helper.make_node("Conv", ["x", "a"], ["m"], "/one/Conv", pads=[1] * 4),
+        onnx.helper.make_node("Conv", ["x", "a", "c"], ["m"], "/one/Conv", pads=[1] * 4),
         onnx.helper.make_node("Relu", ["m"], ["n"], "/one/Relu"),
         onnx.helper.make_node("Conv", ["n", "b"], ["y"], "/two/Conv", pads=[1] * 4),
     ]
     random = np.random.default_rng(0)
     weights = [
         onnx.numpy_helper.from_array(random.normal(size=size).astype(np.float32), name)
-        for name, size in (("a", (16, 3, 3, 3)), ("b", (4, 16, 3, 3)))
+        for name, size in (("a", (16, 3, 3, 3)), ("b", (4, 16, 3, 3)), ("c", (16,)))
     ]
     value = onnx.helper.make_tensor_value_info
     made = onnx.helper.make_graph(
@@ -355,30 +289,3 @@ def test_ranges_that_nncf_does_not_know_are_refused(float_file, tmp_path):
     with pytest.raises(UsageError, match="entropy are not for OpenVINO"):
         quantize(float_file, tmp_path / "a.xml", settings, PICTURES)
     assert not list(tmp_path.iterdir())
-
-
-def test_the_steps_train_in_fake_eight_bits_and_write_the_file(detector, tmp_path, monkeypatch):
-    monkeypatch.setenv("SLIMFACE_HOME", str(tmp_path / "home"))
-    source = DrawnScenes(train=12, val=2, size_px=96)
-    schedule = Schedule(epochs=1, batch_size=4, learning_rate=1e-4)
-    train = Train(schedule=schedule, size_px=64, holdout=0, augment=PlainAugment())
-    folders = [tmp_path / "qat", tmp_path / "quantize"]
-    for folder in folders:
-        folder.mkdir()
-    learnt = Qat(train=train, pictures=2)(detector, Context(folders[0], source))
-    assert list(learnt.state_dict()) == list(detector.state_dict())
-    assert not any(hasattr(vars(layer).get("forward"), "given") for layer in learnt.modules())
-    weights = [layer for layer in learnt.modules() if isinstance(layer, nn.Conv2d)]
-    before = [layer for layer in detector.modules() if isinstance(layer, nn.Conv2d)]
-    assert any(
-        not torch.equal(one.weight, other.weight)
-        for one, other in zip(weights, before, strict=True)
-    )
-    settings = NONE.model_dump()
-    step = Quantize(**settings, pictures=2, compared=2)
-    assert step(learnt, Context(folders[1], source)) is learnt
-    lines = (folders[1] / "records.jsonl").read_text().splitlines()
-    records = {line["kind"]: line["record"] for line in map(json.loads, lines)}
-    assert records["export"]["precision"] == "int8"
-    assert records["side_by_side"]["ms"] > 0
-    load(folders[1] / records["export"]["file"])

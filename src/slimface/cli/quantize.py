@@ -55,7 +55,7 @@ def quantize(
     ] = "auto",
     sqnr: Annotated[
         float | None,
-        typer.Option(min=0, max=60, help="Decibels that auto aims at.  [default: 12]"),
+        typer.Option(min=0, max=60, help="Decibels that auto aims at.  [default: 16]"),
     ] = None,
     reduce_range: Annotated[
         bool, typer.Option("--reduce-range", help="Weights of 7 bits: x86 without VNNI.")
@@ -156,6 +156,8 @@ def _recipe(
 
     courses = _courses(spec_of(model), epochs or EPOCHS, learning_rate)
     bits = settings["bits"]
+    # The training chooses what is rounded, and the file has just that.
+    rounding = {name: value for name, value in settings.items() if name != "runtime"}
     file = {"kind": "quantize", "pictures": pictures, "compared": compared, **settings}
     return Recipe.parse(
         {
@@ -167,7 +169,7 @@ def _recipe(
             "steps": [
                 {"kind": "evaluate"},
                 *(
-                    {"kind": "qat", "train": one, "pictures": pictures, "bits": bits}
+                    {"kind": "qat", "train": one, "pictures": pictures, **rounding}
                     for one in courses
                 ),
                 file,

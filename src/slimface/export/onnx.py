@@ -16,10 +16,12 @@ import torch
 from pydantic import Field, model_validator
 
 import slimface
+from slimface.core.grid import GRID_KEY
 from slimface.errors import ParityError, UsageError
 from slimface.export.form import Form
 from slimface.export.graph import Graph, check_tensors, noise, padded
 from slimface.export.suppression import append_suppression
+from slimface.model.checkpoint import grid_of
 from slimface.model.classifier import Classifier
 from slimface.model.detector import Detector
 
@@ -77,6 +79,9 @@ class Onnx(Form):
         model.producer_name, model.producer_version = "slimface", slimface.__version__
         model.doc_string = f"{detector.spec.name}: face detector"
         said = self.metadata(detector, provenance, onnx=onnx.__version__)
+        grid = grid_of(detector)
+        if grid is not None and self.precision == "float32":
+            said[GRID_KEY] = grid.model_dump_json()
         onnx.helper.set_model_props(model, said)
         self._check_opset(model)
         self._compare(graph, model.SerializeToString(), path)

@@ -22,6 +22,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 import slimface
+from slimface.core.grid import Grid
 from slimface.core.spec import CascadeSpec, DetectorSpec, ModelSpec, read_spec
 from slimface.core.value import Value
 from slimface.errors import CheckpointError, MissingError, RecipeError, UsageError
@@ -92,11 +93,26 @@ class Checkpoint:
 
 def fingerprint(network: Network) -> str:
     """Return the SHA-256 of spec and tensors, in hex: equal models have equal fingerprints."""
-    digest = hashlib.sha256(network.spec.fingerprint().encode())
+    return _digest(network, network.spec.fingerprint())
+
+
+def _digest(network: Network, about: str = "") -> str:
+    digest = hashlib.sha256(about.encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def set_grid(network: Network, grid: Grid) -> None:
+    """Note that the weights of a network, as they are now, have learnt on a grid."""
+    network.grid = grid.model_copy(update={"weights": _digest(network)})
+
+
+def grid_of(network: Network) -> Grid | None:
+    """Return the grid that a network has learnt on; None if it has not, or was changed since."""
+    grid = network.grid
+    return grid if grid is not None and grid.weights == _digest(network) else None
 
 
 def save(
@@ -124,6 +140,13 @@ def save(
         "provenance": provenance.model_dump_json(),
         "metrics": json.dumps([dict(record) for record in metrics], allow_nan=False),
     }
+    grids = {
+        name: grid.model_dump(mode="json")
+        for name, one in network.named_modules()
+        if isinstance(one, Network) and (grid := grid_of(one)) is not None
+    }
+    if grids:
+        header["grids"] = json.dumps(grids)
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
     }
@@ -176,12 +199,20 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         spec = read_spec(header["spec"], where=str(path))
         provenance = Provenance.parse(header.get("provenance", "{}"), where=f"{path}, provenance")
         metrics = tuple(json.loads(header.get("metrics", "[]")))
-    except (RecipeError, json.JSONDecodeError) as error:
+        grids = {
+            name: Grid.parse(grid, where=f"{path}, grid")
+            for name, grid in json.loads(header.get("grids", "{}")).items()
+        }
+    except (RecipeError, json.JSONDecodeError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: the header is not what slimface writes: {error}\n"
             "The file was changed by another program or a newer slimface; save it again."
         ) from None
-    return Checkpoint(restore(spec, tensors, where=str(path)), spec, provenance, metrics)
+    network = restore(spec, tensors, where=str(path))
+    for name, module in network.named_modules():
+        if isinstance(module, Network):
+            module.grid = grids.get(name)
+    return Checkpoint(network, spec, provenance, metrics)
 
 
 @overload

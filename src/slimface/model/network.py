@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slimface.core.grid import Grid
 from slimface.core.spec import ModelSpec, WholePicture
 
 
@@ -28,6 +29,9 @@ class Network(nn.Module):
     """The one height and width that the network takes; None: any."""
 
     spec: ModelSpec
+
+    grid: Grid | None = None
+    """The whole numbers that its weights have learnt to live with; see ``checkpoint.grid_of``."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

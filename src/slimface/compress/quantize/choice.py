@@ -10,10 +10,12 @@ from functools import cached_property
 from typing import Any, Literal
 
 from slimface.compress.quantize import openvino
+from slimface.compress.quantize.grid import check_agree, on_grid
 from slimface.compress.quantize.qdq import Graph, How, short
 from slimface.compress.quantize.sensitive import Noise, Sensitivity, best_way, to_keep
 from slimface.compress.quantize.settings import Quantization
 from slimface.core.faces import Floats
+from slimface.core.grid import Grid
 from slimface.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -68,6 +70,9 @@ class Chosen:
     made: Any
     """An ``onnx.ModelProto`` or OpenVINO's model."""
 
+    graph: Graph
+    """What it was made from, equalised if that was chosen."""
+
     sqnr_db: float
     how: How
     kept: set[str]
@@ -78,6 +83,13 @@ class Chosen:
 
     equalised: bool = False
     ranking: list[Sensitivity] = field(default_factory=list)
+    learnt: bool = False
+    """Whether the weights have learnt with these roundings."""
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of nodes whose weights are rounded."""
+        return [layer for layer in self.graph.layers if layer not in self.kept]
 
 
 def for_onnxruntime(network: Network, track: Track, *, auto: bool | None = None) -> Chosen:
@@ -96,7 +108,21 @@ def for_onnxruntime(network: Network, track: Track, *, auto: bool | None = None)
         loud, ranking = to_keep(graph, noise, how, settings.sqnr_db, track=track)
         kept |= set(loud)
     made = graph.quantized([layer for layer in graph.layers if layer not in kept], how)
-    return Chosen(made, noise.sqnr_db(made), how, kept, "slimface", even, ranking)
+    return Chosen(made, graph, noise.sqnr_db(made), how, kept, "slimface", even, ranking)
+
+
+def as_learnt(network: Network, grid: Grid) -> Chosen:
+    """Return the network as a QDQ graph with the roundings that its weights have learnt with.
+
+    Raises:
+        UsageError: Its settings ask for others, or the graph is not that of the training.
+    """
+    check_agree(grid, network.settings)
+    graph = network.plain
+    made = on_grid(graph, grid)
+    kept = set(graph.layers) - set(grid.layers)
+    how = How(reduce_range=grid.reduce_range, bits=grid.bits)
+    return Chosen(made, graph, network.noise.sqnr_db(made), how, kept, learnt=True)
 
 
 def for_openvino(network: Network, track: Track) -> Chosen:
@@ -112,7 +138,8 @@ def for_openvino(network: Network, track: Track) -> Chosen:
     def by_nncf(how: How, loud: Iterable[str]) -> Chosen:
         kept = {*network.by_hand, *loud}
         made = openvino.by_nncf(model, kept, network.inputs, how)
-        return Chosen(made, openvino.sqnr_db(noise, made), how, kept, "nncf", even)
+        decibels = openvino.sqnr_db(noise, made)
+        return Chosen(made, network.plain, decibels, how, kept, "nncf", even)
 
     tries = [by_nncf(how, ()) for how in openvino.ways(settings)]
     best = max(tries, key=lambda one: one.sqnr_db)

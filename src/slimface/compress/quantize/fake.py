@@ -1,78 +1,115 @@
-"""Fake quantisation: a float network whose layers see and use numbers that eight bits can hold.
+"""Fake quantisation: a float network that rounds what its file of eight bits will round.
 
-This is the module seam of a training. Nothing is added to the state of the network: its weights
-stay float and get the gradient as if nothing had been rounded (the straight-through estimator), so
-they are saved, resumed and exported as ever. Scales of weights follow the weights; the ranges of
-activations are those of the calibration, and the statistics of batch norms stand still.
+Rounded are the answers of some calls of its forward pass and the weights of some of its layers, as
+a QDQ graph says, so a training sees what the file will compute. Nothing is added to the state of
+the network: its weights stay float and get the gradient as if nothing had been rounded (the
+straight-through estimator), so they are saved, resumed and exported as ever. Scales of weights
+follow the weights; the ranges of activations are the file's, and the statistics of batch norms
+stand still.
 
-A scale for each output channel makes rounding blind to what a batch norm will multiply a filter by
-when it is folded: both give the same whole numbers. So norms need not be folded, a norm of weight
-zero breaks nothing, and neither does a batch of one.
+A scale for each output channel makes rounding blind to what a batch norm multiplies a filter by
+when it is folded, so a norm of weight zero breaks nothing, and neither does a batch of one.
 
 Source: Jacob et al., CVPR 2018, arXiv:1712.05877; Krishnamoorthi, 2018, arXiv:1806.08342; Bengio et
 al., "Estimating or Propagating Gradients Through Stochastic Neurons", 2013, arXiv:1308.3432.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from slimface.compress.quantize.calibrate import Seen
-from slimface.compress.quantize.ranges import LEVELS, STEPS, Method, range_of, width_of_steps
+from slimface.compress.quantize.calls import (
+    WEIGHTED,
+    Asked,
+    Call,
+    Calls,
+    changing,
+    layer_of,
+    places,
+)
+from slimface.compress.quantize.choice import Chosen
+from slimface.compress.quantize.grid import Step, steps_of
+from slimface.compress.quantize.qdq import Graph, short
+from slimface.compress.quantize.ranges import LEVELS, STEPS, width_of_steps
 from slimface.core.faces import Floats
-from slimface.errors import UsageError
 from slimface.model.network import Network
 
-
-class Step(NamedTuple):
-    """How activations are rounded: ``scale * (0 … 255 - zero)``."""
-
-    scale: float
-    zero: int
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return what eight bits make of ``x``; its gradient stops where it is cut off."""
-        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, 0, LEVELS - 1)
+log = logging.getLogger(__name__)
 
 
-def step_of(low: float, high: float) -> Step:
-    """Return the rounding of a range that zero lies in."""
-    scale = max((high - low) / (LEVELS - 1), 1e-12)
-    return Step(scale, int(min(max(round(-low / scale), 0), LEVELS - 1)))
+@dataclass(frozen=True)
+class Roundings:
+    """Where a network rounds: numbers of the calls of its forward pass."""
+
+    calls: int
+    """That a forward pass has."""
+
+    images: Step | None
+    """How what the network is given is rounded."""
+
+    answers: Mapping[int, Step]
+    """Calls whose answer is rounded."""
+
+    layers: frozenset[int]
+    """Calls whose weights are rounded."""
+
+    bits: int = 8
+    """Of weights."""
 
 
-def rounded_weight(weight: Tensor, bits: int = 8) -> Tensor:
-    """Return weights as a scale for each output channel, the first axis, holds them."""
+def rounded(x: Tensor, step: Step) -> Tensor:
+    """Return what eight bits make of ``x``; its gradient stops where it is cut off."""
+    return torch.fake_quantize_per_tensor_affine(x, step.scale, step.zero, 0, LEVELS - 1)
+
+
+def rounded_weight(weight: Tensor, bits: int = 8, axis: int = 0) -> Tensor:
+    """Return weights as a scale for each output channel, those along ``axis``, holds them."""
     low, high = STEPS[bits]
-    peak = weight.detach().abs().flatten(1).amax(dim=1)
+    others = [i for i in range(weight.ndim) if i != axis]
+    peak = weight.detach().abs().amax(dim=others)
     scale = torch.where(peak > 0, peak, 1).float() * width_of_steps(bits)
     zero = torch.zeros_like(scale, dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, low, high)
+    return torch.fake_quantize_per_channel_affine(weight, scale, zero, axis, low, high)
 
 
-class _Rounded:
-    """The forward pass of one layer in fake eight bits. Copies of the network copy it with it."""
+class _Rounder(Calls):
+    """Rounds where it is told to."""
 
-    def __init__(self, layer: nn.Module, given: Step, answer: Step | None, bits: int) -> None:
-        self.layer: Any = layer
-        self.bits = bits
-        self.given = given
-        self.answer = answer
+    def __init__(self, roundings: Roundings) -> None:
+        super().__init__()
+        self.roundings = roundings
 
-    def __call__(self, x: Tensor) -> Tensor:
-        layer = self.layer
-        weight = rounded_weight(layer.weight, self.bits)
-        x = self.given(x)
-        if isinstance(layer, nn.Conv2d):
-            x = layer._conv_forward(x, weight, layer.bias)
-        else:
-            x = functional.linear(x, weight, layer.bias)
-        return x if self.answer is None else self.answer(x)
+    def given(self, call: Asked) -> tuple[Any, ...]:
+        if self.count not in self.roundings.layers or call.name not in WEIGHTED:
+            return call.args
+        x, weight, *others = call.args
+        return x, rounded_weight(weight, self.roundings.bits, WEIGHTED[call.name]), *others
+
+    def answered(self, call: Asked, answer: Tensor) -> Tensor:
+        step = self.roundings.answers.get(self.count)
+        return answer if step is None else rounded(answer, step)
+
+
+class _Rounding:
+    """The forward pass of a network that rounds. Copies of the network copy it with it."""
+
+    def __init__(self, network: Network, roundings: Roundings) -> None:
+        self.network = network
+        self.roundings = roundings
+
+    def __call__(self, images: Tensor) -> Any:
+        if self.roundings.images is not None:
+            images = rounded(images, self.roundings.images)
+        with _Rounder(self.roundings) as rounder:
+            answer = type(self.network).forward(self.network, images)
+        if rounder.count != self.roundings.calls:
+            raise changing(self.network)
+        return answer
 
 
 class _Still:
@@ -86,81 +123,51 @@ class _Still:
         return self.norm
 
 
-def fake_quantize_(
-    network: Network, inputs: Sequence[Floats], *, ranges: Method, bits: int = 8
-) -> int:
-    """Let a network compute in fake eight bits, in training and in evaluation.
-
-    Convolutions and linear layers round what they are given and their weights, the heads what they
-    answer, too. All else (PReLU, sums) stays in float32, as in the exported file.
+def fake_quantize_(network: Network, roundings: Roundings) -> None:
+    """Let a network round, in training and in evaluation, and its norms stand still.
 
     Args:
         network: Changed in place; its tensors stay as they are, and so does what is saved of it.
-        inputs: What it is calibrated on, each ``(b, 3, height, width)``.
-        ranges: How the range of an activation is chosen.
-        bits: Of weights; what layers put out has eight.
-
-    Returns:
-        The number of layers.
-
-    Raises:
-        UsageError: No layer can be quantised, or an activation is no number.
+        roundings: Where, and how.
     """
-    layers: dict[str, nn.Module] = {
-        name: layer
-        for name, layer in network.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear)
-    }
-    if not layers:
-        raise UsageError(
-            f"{network.spec.name} has no convolution and no linear layer to quantise.\n"
-            "Leave the qat step out."
-        )
-    before, after = _seen(network, layers, inputs)
-    for name, layer in layers.items():
-        if name not in before:
-            continue  # a part that no picture reaches
-        is_head = name in network.head_names
-        answer = step_of(*range_of(after[name], ranges)) if is_head else None
-        given = step_of(*range_of(before[name], ranges))
-        layer.forward = _Rounded(layer, given, answer, bits)
+    network.forward = _Rounding(network, roundings)  # type: ignore[method-assign]
     for norm in network.modules():
         if isinstance(norm, _BatchNorm):
             norm.train = _Still(norm)  # type: ignore[method-assign, assignment]
-    return len(before)
 
 
-@torch.no_grad()
-def _seen(
-    network: Network, layers: dict[str, nn.Module], inputs: Sequence[Floats]
-) -> tuple[dict[str, Seen], dict[str, Seen]]:
-    """What each layer was given, and what each head answered."""
-    given: dict[str, Seen] = {}
-    answered: dict[str, Seen] = {}
+def roundings_of(
+    graph: Graph, chosen: Chosen, calls: Sequence[Call], inputs: Sequence[Floats]
+) -> Roundings:
+    """Return where a network rounds what its file rounds.
 
-    def note(name: str) -> Any:
-        def hook(_layer: nn.Module, x: tuple[Tensor, ...], y: Tensor) -> None:
-            for seen, tensor in ((given, x[0]), (answered, y)):
-                values = tensor.cpu().numpy()
-                if not np.isfinite(values).all():
-                    raise UsageError(
-                        f"At {name} a calibration picture gives values that are infinite or no "
-                        "numbers.\nThe weights are damaged; use an earlier checkpoint."
-                    )
-                if values.size:
-                    seen.setdefault(name, Seen()).add(values)
-
-        return hook
-
-    handles = [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
-    training = network.training
-    network.eval()
-    device = next(network.parameters()).device
-    try:
-        for images in inputs:
-            network(torch.from_numpy(images).to(device))
-    finally:
-        for handle in handles:
-            handle.remove()
-        network.train(training)
-    return given, answered
+    Args:
+        graph: What was exported from the network.
+        chosen: The file.
+        calls: Of the network.
+        inputs: What they were made of.
+    """
+    steps = steps_of(chosen.made)
+    given = graph.model.graph.input[0].name
+    images = steps.pop(given, None)
+    outputs = {graph.nodes[name].output[0]: name for name in chosen.layers}
+    wanted = [tensor for tensor in graph.makers if tensor in steps or tensor in outputs]
+    at = places(graph.values(wanted, inputs), calls)
+    layers = {tensor: layer_of(at[tensor], calls) for tensor in outputs if tensor in at}
+    absent = [name for tensor, name in outputs.items() if layers.get(tensor) is None]
+    absent += [graph.makers[tensor] for tensor in steps if tensor not in at]
+    if absent:
+        log.warning(
+            "%d of %d roundings of the file have no place in the network and are not trained with: "
+            "%s",
+            len(absent),
+            len(outputs) + len(steps),
+            ", ".join(map(short, absent[:5])),
+        )
+    return Roundings(
+        calls=len(calls),
+        images=images,
+        answers={at[tensor]: step for tensor, step in steps.items() if tensor in at},
+        layers=frozenset(number for number in layers.values() if number is not None),
+        bits=chosen.how.weight_bits,
+    )

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from slimface.compress.quantize import openvino
 from slimface.compress.quantize.calibrate import WHOLE, shown_to_networks
-from slimface.compress.quantize.choice import Network, for_onnxruntime, for_openvino
+from slimface.compress.quantize.choice import Network, as_learnt, for_onnxruntime, for_openvino
+from slimface.compress.quantize.grid import learnt_on
 from slimface.compress.quantize.qdq import short
 from slimface.compress.quantize.ranges import Method
 from slimface.compress.quantize.sensitive import Sensitivity
@@ -58,6 +59,10 @@ class QuantizedNetwork(Value):
     corrected: bool
     sqnr_db: float
     """Signal over noise of the output that suffers most, in decibels."""
+
+    learnt: bool = False
+    """Whether its weights have learnt with these very roundings; then ``ranges``, ``equalised`` and
+    ``corrected`` are what they were when the learning began."""
 
     sensitivity: tuple[Sensitivity, ...] = ()
     """What each layer costs alone, where it was measured."""
@@ -168,11 +173,14 @@ def _one(
     graph = network.plain
     if graph.unsuited:
         log.warning("%s: these stay in float32: %s", source.name, ", ".join(graph.unsuited))
+    grid = learnt_on(model)
     if settings.runtime == "openvino":
+        if grid is not None:
+            log.info("the weights have learnt with ONNX Runtime's roundings; OpenVINO has others")
         found = for_openvino(network, track)
         openvino.write(found.made, model, target, settings)
     else:
-        found = for_onnxruntime(network, track)
+        found = for_onnxruntime(network, track) if grid is None else as_learnt(network, grid)
         _finish_(found.made, model, settings)
         target.write_bytes(found.made.SerializeToString())
     return QuantizedNetwork(
@@ -185,6 +193,7 @@ def _one(
         equalised=found.equalised,
         corrected=found.how.correct,
         sqnr_db=round(found.sqnr_db, 2),
+        learnt=found.learnt,
         sensitivity=tuple(found.ranking),
     )
 

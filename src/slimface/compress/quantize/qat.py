@@ -2,21 +2,29 @@
 
 import copy
 import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import Field
 
+from slimface.compress.quantize import choice
 from slimface.compress.quantize.calibrate import WHOLE, shown_to_networks
-from slimface.compress.quantize.export import spread
-from slimface.compress.quantize.fake import fake_quantize_
-from slimface.compress.quantize.ranges import Method
-from slimface.core.value import Value
+from slimface.compress.quantize.calls import calls_of, glimpses
+from slimface.compress.quantize.export import spread, write_float
+from slimface.compress.quantize.fake import fake_quantize_, roundings_of
+from slimface.compress.quantize.grid import grid_of
+from slimface.compress.quantize.settings import Quantization, Rounding
+from slimface.compress.quantize.takeover import take_over_
+from slimface.core.faces import Floats
+from slimface.core.grid import Grid
 from slimface.errors import UsageError
+from slimface.loading import load_any
 from slimface.model.cascade import net_of
-from slimface.model.classifier import Classifier
+from slimface.model.checkpoint import set_grid
 from slimface.model.mtcnn import MTCNN
 from slimface.model.network import Network
-from slimface.model.predictor import class_pipeline, pipeline
 from slimface.order import FLOAT, LEARNT, QUANTISED, Terms
 from slimface.step import Context
 from slimface.train.nets import TrainNet
@@ -27,23 +35,18 @@ log = logging.getLogger(__name__)
 N = TypeVar("N", bound=Network)
 
 
-class Qat(Value):
-    """Train with weights and activations rounded as eight bits round them.
+class Qat(Rounding):
+    """Train with weights and activations rounded exactly as the file will round them.
 
-    What comes out is a float model whose weights have learnt where rounding hurts. Put ``quantize``
-    behind it, which writes them as whole numbers.
+    The file of eight bits is made first, as ``quantize`` would make it; then the model learns with
+    its layers, its ranges and its places of rounding. What comes out is a float model that knows
+    what it has learnt with, and ``quantize`` behind it writes that, and chooses nothing anew.
     """
 
     kind: Literal["qat"] = "qat"
     train: Annotated[Train | TrainNet, Field(discriminator="kind")]
     """The training, with its criterion (a teacher, for one) and schedule. A few epochs at a
     hundredth of the first learning rate will do."""
-
-    ranges: Method = "percentile"
-    """How the range of an activation is chosen from what it held on the calibration pictures."""
-
-    bits: Literal[4, 8] = 8
-    """Of weights; what layers put out has eight. Say the same to ``quantize``."""
 
     pictures: int = Field(default=32, gt=0)
     """Training pictures to calibrate on."""
@@ -64,17 +67,67 @@ class Qat(Value):
         """
         if context.source is None:
             raise UsageError("Training needs pictures.\nName them with --data DIR.")
-        own: Any = copy.deepcopy(detector)
-        of = copy.deepcopy(own).cpu().eval()
-        opened = class_pipeline(of) if isinstance(of, Classifier) else pipeline(of)
-        inputs = shown_to_networks(opened, spread(context.source, "train", self.pictures))
-        net, name = own, WHOLE
+        own: Any = copy.deepcopy(detector).cpu().eval()
+        name = WHOLE
         if isinstance(own, MTCNN) and isinstance(self.train, TrainNet):
             name = self.train.net
-            net = net_of(own, name, where=own.spec.name)
-        layers = fake_quantize_(net, inputs[name], ranges=self.ranges, bits=self.bits)
-        log.info("%d layers learn with weights of %d bits", layers, self.bits)
-        said = self.model_dump(include={"ranges", "bits", "pictures"})
-        context.record("qat", {"layers": layers, **said})
+        grid = self.prepare_(own, name, context)
         trained: Any = self.train.learn(own, context)
+        set_grid(_net(trained, name), grid)
         return cast(N, trained)
+
+    def prepare_(self, model: Any, name: str, context: Context) -> Grid:
+        """Let a model, or a net of a cascade, round as its file will, and return how.
+
+        Args:
+            model: In evaluation mode. Its weights become those that the file rounds: norms folded,
+                channels evened out and biases corrected where that was chosen.
+            name: Of the net; empty for the whole model.
+            context: Has the pictures to calibrate on.
+        """
+        import onnx
+
+        assert context.source is not None
+        with tempfile.TemporaryDirectory(dir=context.folder) as scratch:
+            source = write_float(model, Path(scratch))
+            pictures = spread(context.source, "train", self.pictures)
+            inputs = shown_to_networks(load_any(source, threads=1), pictures)[name]
+            graph = onnx.load(source if name == WHOLE else source / f"{name}.onnx")
+        return self._round_(_net(model, name), graph, inputs, context, whole=name == WHOLE)
+
+    def _round_(
+        self, net: Network, model: Any, inputs: Sequence[Floats], context: Context, *, whole: bool
+    ) -> Grid:
+        asked = {field: getattr(self, field) for field in Rounding.model_fields}
+        network = choice.Network(model, inputs, Quantization(**asked), whole=whole)
+        seen = glimpses(net, inputs)
+        calls = calls_of(net, seen)
+        chosen = choice.for_onnxruntime(network, context.track)
+        weights = chosen.graph.prepared(chosen.layers, chosen.how)
+        if not take_over_(net, network.plain, weights, calls, seen):
+            # A weight of several uses is one in the network.
+            log.info("without equalising and correcting: layers are used several times")
+            asked |= {"equalise": False, "correct": False}
+            network = choice.Network(model, inputs, Quantization(**asked), whole=whole)
+            chosen = choice.for_onnxruntime(network, context.track)
+        grid = grid_of(chosen.graph, chosen.layers, chosen.how, self)
+        roundings = roundings_of(network.plain, chosen, calls, seen)
+        fake_quantize_(net, roundings)
+        log.info("%d layers learn with weights of %d bits", len(roundings.layers), self.bits)
+        context.record(
+            "qat",
+            {
+                "layers": len(roundings.layers),
+                "ranges": chosen.how.ranges,
+                "bits": self.bits,
+                "pictures": self.pictures,
+                "equalised": chosen.equalised,
+                "corrected": chosen.how.correct,
+                "sqnr_db": round(chosen.sqnr_db, 2),
+            },
+        )
+        return grid
+
+
+def _net(model: Any, name: str) -> Network:
+    return net_of(model, name, where=model.spec.name) if name else cast(Network, model)

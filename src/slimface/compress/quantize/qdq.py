@@ -12,7 +12,7 @@ convolutional networks for efficient inference", 2018, arXiv:1806.08342 (scales 
 
 import copy
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from slimface.compress.quantize.calibrate import Seen, observe
 from slimface.compress.quantize.equalise import equalised
-from slimface.compress.quantize.ranges import STEPS, Method, range_of, width_of_steps
+from slimface.compress.quantize.ranges import STEPS, Method, Range, range_of, width_of_steps
 from slimface.core.faces import Floats
 from slimface.errors import MissingError, UsageError
 
@@ -88,7 +88,7 @@ class Graph:
         self.body = self._upstream(self.layers)
         self.tensors = self._float_tensors()
         self.seen: dict[str, Seen] = {}
-        self._found: dict[Method, dict[str, tuple[float, float]]] = {}
+        self._found: dict[Method, dict[str, Range]] = {}
 
     @property
     def unsuited(self) -> tuple[str, ...]:
@@ -100,6 +100,18 @@ class Graph:
             and any(len(self.weights[i].dims) > 1 for i in node.input if i in self.weights)
             and node.op_type != "PRelu"
         )
+
+    @property
+    def makers(self) -> dict[str, str]:
+        """Who makes each tensor, as ``node`` or, of its later outputs, ``node:1``.
+
+        Nodes keep their names from one export to the next, tensors do not.
+        """
+        made = {given.name: given.name for given in self.model.graph.input}
+        for node in self.nodes.values():
+            for i, tensor in enumerate(node.output):
+                made[tensor] = f"{node.name}:{i}" if i else node.name
+        return made
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -115,16 +127,25 @@ class Graph:
         Raises:
             UsageError: A tensor is infinite or no number.
         """
-        with_all = copy.deepcopy(self.model)
-        given = with_all.graph.input[0].name
+        given = self.model.graph.input[0].name
         names = [name for name in self.tensors if name != given]
-        known = {output.name for output in with_all.graph.output}
-        for name in names:
-            if name not in known:
-                with_all.graph.output.add().name = name
-        self.seen = observe(runner(with_all, names), names, inputs)
+        self.seen = observe(self._revealing(names), names, inputs)
         self.seen |= observe(lambda images: [images], [given], inputs)
         self._found.clear()
+
+    def values(self, names: Sequence[str], inputs: Sequence[Floats]) -> dict[str, list[Floats]]:
+        """Return what some tensors hold, an array an input."""
+        run = self._revealing(names)
+        return dict(zip(names, map(list, zip(*map(run, inputs), strict=True)), strict=True))
+
+    def _revealing(self, names: Sequence[str]) -> Callable[[Floats], list[Floats]]:
+        """Return what runs the graph and gives these tensors."""
+        model = copy.deepcopy(self.model)
+        known = {output.name for output in model.graph.output}
+        for name in names:
+            if name not in known:
+                model.graph.output.add().name = name
+        return runner(model, names)
 
     def equalised(self, inputs: Sequence[Floats]) -> "Graph":
         """Return an equal graph in which the ranges of channels are even; see ``equalise``."""
@@ -141,12 +162,15 @@ class Graph:
         self,
         layers: Collection[str],
         how: How = How(),
+        *,
+        reach: Mapping[str, Range] | None = None,
     ) -> Any:
         """Return the graph with these layers, and what lies between them, in eight bits.
 
         Args:
             layers: Of ``self.layers``.
             how: The arithmetic.
+            reach: The range of each tensor; None: those that ``how`` chooses.
         """
         from onnxruntime.quantization import QDQQuantizer, QuantType
         from onnxruntime.quantization.calibrate import TensorData
@@ -154,10 +178,10 @@ class Graph:
         chosen = set(layers)
         if not chosen:
             return copy.deepcopy(self.model)
-        model = self._corrected(chosen, how) if how.correct else copy.deepcopy(self.model)
+        model = self.prepared(chosen, how)
         ranges = {
             name: TensorData(lowest=np.float32(low), highest=np.float32(high))
-            for name, (low, high) in self._ranges(how.ranges).items()
+            for name, (low, high) in (reach or self.reach(how.ranges)).items()
         }
         quantizer = QDQQuantizer(
             model,
@@ -175,7 +199,8 @@ class Graph:
         quantizer.model.topological_sort()
         return quantizer.model.model
 
-    def _ranges(self, method: Method) -> dict[str, tuple[float, float]]:
+    def reach(self, method: Method) -> dict[str, Range]:
+        """Return the range of each tensor that was looked at, as a method chooses it."""
         if method not in self._found:
             self._found[method] = {name: range_of(one, method) for name, one in self.seen.items()}
         return self._found[method]
@@ -206,9 +231,12 @@ class Graph:
                         waiting.append(other)
         return found
 
-    def _corrected(self, layers: set[str], how: How) -> Any:
+    def prepared(self, layers: Collection[str], how: How) -> Any:
+        """Return the float graph whose weights are rounded: with its biases corrected, if asked."""
         onnx = _onnx()
         model = copy.deepcopy(self.model)
+        if not how.correct:
+            return model
         tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         for name in layers:
             node = self.nodes[name]

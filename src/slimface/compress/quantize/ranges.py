@@ -12,6 +12,9 @@ import numpy as np
 from slimface.compress.quantize.calibrate import Seen
 from slimface.core.faces import Floats
 
+Range = tuple[float, float]
+"""The least and the largest number that are told apart."""
+
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = ("minmax", "percentile", "mse", "entropy")
 
@@ -37,23 +40,23 @@ _BINS = 1024
 _CANDIDATES = 40
 
 
-def range_of(seen: Seen, method: Method) -> tuple[float, float]:
+def range_of(seen: Seen, method: Method) -> Range:
     """Return the least and the largest number that are told apart; zero lies between them."""
     low, high = _METHODS[method](seen)
     return min(low, 0.0), max(high, 0.0)
 
 
-def _minmax(seen: Seen) -> tuple[float, float]:
+def _minmax(seen: Seen) -> Range:
     return seen.lowest, seen.highest
 
 
-def _percentile(seen: Seen) -> tuple[float, float]:
+def _percentile(seen: Seen) -> Range:
     tail = (100 - PERCENTILE) / 2
     low, high = np.percentile(seen.values, (tail, 100 - tail))
     return float(low), float(high)
 
 
-def _mse(seen: Seen) -> tuple[float, float]:
+def _mse(seen: Seen) -> Range:
     """The range whose rounding and cutting cost the least squared error."""
     values = seen.values
 
@@ -63,7 +66,7 @@ def _mse(seen: Seen) -> tuple[float, float]:
     return _shares(seen, min(np.linspace(1, 0.2, _CANDIDATES), key=error))
 
 
-def _entropy(seen: Seen) -> tuple[float, float]:
+def _entropy(seen: Seen) -> Range:
     """The range in which 256 levels lose the least of what the histogram tells.
 
     Source: Migacz, "8-bit inference with TensorRT", GTC 2017.
@@ -90,7 +93,7 @@ def _entropy(seen: Seen) -> tuple[float, float]:
     return _shares(seen, min(np.linspace(1, 0.2, _CANDIDATES), key=divergence))
 
 
-def _shares(seen: Seen, share: float) -> tuple[float, float]:
+def _shares(seen: Seen, share: float) -> Range:
     return float(seen.lowest * share), float(seen.highest * share)
 
 
@@ -106,7 +109,7 @@ def rounded(values: Floats, low: float, high: float) -> Floats:
     return back
 
 
-_METHODS: Mapping[Method, Callable[[Seen], tuple[float, float]]] = {
+_METHODS: Mapping[Method, Callable[[Seen], Range]] = {
     "minmax": _minmax,
     "percentile": _percentile,
     "entropy": _entropy,

@@ -7,16 +7,13 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from slimface.compress.quantize.ranges import Method
+from slimface.core.grid import GRID_KEY
 from slimface.core.value import Value
 from slimface.deploy.runtimes import PROVENANCE_KEY
 
 
-class Quantization(Value):
+class Rounding(Value):
     """How weights and activations become eight bits."""
-
-    runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
-    """Whose file is written. ONNX Runtime's is a QDQ graph, which OpenVINO and OpenCV read, too;
-    OpenVINO's is made by NNCF and has OpenVINO's format."""
 
     ranges: Method | Literal["best"] = "best"
     """How the range of a tensor is chosen from what it held on the calibration pictures; ``best``
@@ -26,7 +23,7 @@ class Quantization(Value):
     """Layers that stay in float32: parts of their names, or ``stem`` (the first layer), ``heads``
     (the last ones), ``none``; ``auto`` measures which ones have to."""
 
-    sqnr_db: float = Field(default=12.0, gt=0, le=60)
+    sqnr_db: float = Field(default=16.0, gt=0, le=60)
     """What ``auto`` aims at: signal over noise of every output, in decibels. Each layer more in
     float32 costs bytes and time."""
 
@@ -34,8 +31,9 @@ class Quantization(Value):
     """Even the ranges of channels out first, which changes nothing in float32. None: where it
     measurably helps."""
 
-    correct: bool | None = None
-    """Correct biases by the mean of what rounding the weights costs. None: where it helps."""
+    correct: bool | None = False
+    """Correct biases by the mean of what rounding the weights costs. None: where there is less
+    noise with it. That mean is one of backgrounds: it makes less noise and finds fewer faces."""
 
     reduce_range: bool = False
     """Weights of seven bits, for x86 processors without VNNI, whose 16-bit sums overflow."""
@@ -43,6 +41,14 @@ class Quantization(Value):
     bits: Literal[4, 8] = 8
     """Of weights; what layers put out always has eight. Four make a smaller file, not a faster one:
     ONNX Runtime, which alone reads it, computes those layers in float32. They cost accuracy."""
+
+
+class Quantization(Rounding):
+    """How a file of eight bits is made, and for which runtime."""
+
+    runtime: Literal["onnxruntime", "openvino"] = "onnxruntime"
+    """Whose file is written. ONNX Runtime's is a QDQ graph, which OpenVINO and OpenCV read, too;
+    OpenVINO's is made by NNCF and has OpenVINO's format."""
 
     @model_validator(mode="after")
     def _four_are_for_one_runtime(self) -> Self:
@@ -58,4 +64,6 @@ def told(metadata: Mapping[str, str], settings: Quantization, **versions: str) -
     story = json.loads(metadata.get(PROVENANCE_KEY, "{}"))
     story["export"] = {**story.get("export", {}), "precision": "int8"}
     story["quantization"] = settings.model_dump(mode="json")
-    return {**metadata, PROVENANCE_KEY: json.dumps({**story, **versions}, sort_keys=True)}
+    # The grid is in the file now.
+    kept = {key: value for key, value in metadata.items() if key != GRID_KEY}
+    return {**kept, PROVENANCE_KEY: json.dumps({**story, **versions}, sort_keys=True)}
