@@ -188,9 +188,10 @@ def kotlin(tmp_path_factory) -> list[str]:
     """How to run the Kotlin runner and the app's store of models, compiled for a plain JVM."""
     compiler, library = kotlin_compiler()
     classes = tmp_path_factory.mktemp("kotlin")
-    sources = [KOTLIN / name for name in ("Json.kt", "Slimface.kt", "Golden.kt")]
+    own = ("Json.kt", "Slimface.kt", "Golden.kt", "Windows.kt", "Cascade.kt")
+    sources = [KOTLIN / name for name in own]
     sources.append(APPS / "android/app/src/main/kotlin/slimface/ModelStore.kt")
-    sources.append(Path(__file__).parent / "kotlin" / "Store.kt")
+    sources.extend(Path(__file__).parent / "kotlin" / name for name in ("Store.kt", "Replay.kt"))
     code, said = say(*compiler, "-Werror", "-cp", library, "-d", classes, *sources)
     assert code == 0, said
     return [compiler[0], *compiler[1:3], "-cp", os.pathsep.join([str(classes), str(library)])]

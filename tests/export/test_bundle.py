@@ -264,7 +264,10 @@ def test_a_cascade_is_bundled_whole_and_its_runner_proves_itself(
     assert {check.verdict for check in checks} == {"passed"}
     assert checks[-1].what == "models/onnx in onnxruntime: faces"
     runner = tmp_path / "bundle" / "runners" / "js"
-    assert {place.name for place in runner.parent.iterdir()} == {"js", "cpp", "README.md"}
+    assert {place.name for place in runner.parent.iterdir()} == {
+        *("js", "cpp", "kotlin"),
+        "README.md",
+    }
     install_runtime(runner, ort_web)
     code, said = say(node, runner / "detect.mjs", "--golden")
     assert code == 0, said

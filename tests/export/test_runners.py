@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from slimface.core.bundle import Bundle, ModelFile
+from slimface.deploy.cascade import Networks
 from slimface.deploy.pipeline import Pipeline
 from slimface.deploy.runtimes import open_exported
 from slimface.export.bundle import copy_runners
@@ -339,6 +340,46 @@ def test_kotlin_finds_faults(kotlin, broken):
     code, said = say(*kotlin, "slimface.GoldenKt", folder)
     assert code == 1, said
     assert says in said
+
+
+class Taped:
+    """A network of a cascade that writes down what it is asked, and what it answers."""
+
+    def __init__(self, network, number: int, tape: list[np.ndarray]) -> None:
+        self.network, self.number, self.tape = network, number, tape
+
+    def __call__(self, images):
+        shown = images.copy()
+        raw = self.network(images)
+        parts = (shown, raw.logits, raw.offsets, raw.landmarks)
+        self.tape.append(np.float32([self.number]))
+        for part in parts:
+            values = np.zeros(0, np.float32) if part is None else part
+            self.tape += [np.float32([values.size]), values.ravel()]
+        return raw
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rules", RULES)
+def test_kotlin_asks_the_nets_of_a_cascade_what_the_pipeline_asks(
+    kotlin, cascades, scene, tmp_path, rules
+):
+    pipeline = load(cascades[rules])
+    tape: list[np.ndarray] = []
+    nets = (pipeline.networks.pnet, pipeline.networks.rnet, pipeline.networks.onet)
+    pipeline.networks = Networks(*(Taped(net, i, tape) for i, net in enumerate(nets)))
+    proof = golden_of(pipeline, scene)
+    write_bundle(tmp_path, pipeline, proof, path="nets")
+    (tmp_path / "tape.f32").write_bytes(np.concatenate(tape).astype("<f4").tobytes())
+    places = (tmp_path / "spec.json", tmp_path / "golden" / "picture.ppm", tmp_path / "tape.f32")
+    code, said = say(*kotlin, "slimface.Replay", *places)
+    assert code == 0, said
+    found = np.array([line.split() for line in said.splitlines()], np.float32)
+    assert len(found) == len(proof.faces) >= 3
+    np.testing.assert_allclose(found[:, :4], proof.faces.boxes, atol=1e-3)
+    np.testing.assert_allclose(found[:, 4], proof.faces.scores, atol=1e-6)
+    points = found[:, 5:].reshape(-1, 5, 2)
+    np.testing.assert_allclose(points, proof.faces.landmarks, atol=1e-3)
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ SPEC, GOLDEN, PARITY, LATENCY = "spec.json", "golden", "parity.json", "latency.j
 
 APPS = files("slimface.export") / "apps"
 
-RUNNERS = {"detection": ("python", "js", "cpp", "kotlin"), "cascade": ("js", "cpp")}
+RUNNERS = {"detection": ("python", "js", "cpp", "kotlin"), "cascade": ("js", "cpp", "kotlin")}
 """Task -> the languages in which there is a runner."""
 
 Measure = Callable[[Sequence[Path]], Iterable[Benchmark]]

@@ -74,14 +74,16 @@ class Spec(
         const val READS_VERSION = 1
 
         /** Read spec.json, and what it says of the file of a format. */
-        fun parse(text: String, format: String = "onnx", where: String = "spec.json"): Spec {
-            val told = Json.parse(text, where)
+        fun parse(text: String, format: String = "onnx", where: String = "spec.json"): Spec =
+            of(Json.parse(text, where), format, where, "detection")
+
+        internal fun of(told: Json, format: String, where: String, wanted: String): Spec {
             val version = told["version"].int()
             val model = told["spec"]
             val task = model["task"].text()
-            if (version > READS_VERSION || task != "detection") {
+            if (version > READS_VERSION || task != wanted) {
                 throw SlimfaceException(
-                    "$where has version $version and is for $task; this reads detection up to version " +
+                    "$where has version $version and is for $task; this reads $wanted up to version " +
                         "$READS_VERSION. Take the runner of the same bundle.",
                 )
             }
@@ -148,7 +150,7 @@ private class Taps(before: Int, after: Int, isColumns: Boolean) {
 }
 
 /** Resizes to the bits of OpenCV's INTER_LINEAR: no antialiasing. */
-private class Resizer(private val picture: Picture, rows: Int, columns: Int) {
+internal class Resizer(private val picture: Picture, rows: Int, columns: Int) {
     private val across = Taps(picture.width, columns, true)
     private val down = Taps(picture.height, rows, false)
     private val isSame = rows == picture.height && columns == picture.width
@@ -200,7 +202,7 @@ fun prepare(spec: Spec, picture: Picture, longest: Int? = null): Input {
     return Input(images, height, width, columns.toFloat() / picture.width, rows.toFloat() / picture.height)
 }
 
-private fun side(value: Double): Int = max(1, round(value).toInt())
+internal fun side(value: Double): Int = max(1, round(value).toInt())
 
 private fun padded(side: Int, multiple: Int): Int = (side + multiple - 1) / multiple * multiple
 
@@ -274,17 +276,20 @@ private fun pointsAt(spec: Spec, points: FloatArray, anchors: FloatArray, i: Int
     }
 }
 
-/** Greedy suppression of boxes sorted best first; the places of those that stay. */
-fun suppress(boxes: List<FloatArray>, overlap: Double, cap: Int): List<Int> {
-    val areas = boxes.map { max(it[2] - it[0], 0f) * max(it[3] - it[1], 0f) }
+/**
+ * Greedy suppression of boxes sorted best first; the places of those that stay. `pixel` is 1 where
+ * the second corner of a box is its last pixel.
+ */
+fun suppress(boxes: List<FloatArray>, overlap: Double, cap: Int, pixel: Float = 0f): List<Int> {
+    val areas = boxes.map { max(it[2] - it[0] + pixel, 0f) * max(it[3] - it[1] + pixel, 0f) }
     val kept = ArrayList<Int>()
     for (i in boxes.indices) {
         if (kept.size == cap) break
         val one = boxes[i]
         val isHit = kept.any { k ->
             val other = boxes[k]
-            val wide = min(one[2], other[2]) - max(one[0], other[0])
-            val high = min(one[3], other[3]) - max(one[1], other[1])
+            val wide = min(one[2], other[2]) - max(one[0], other[0]) + pixel
+            val high = min(one[3], other[3]) - max(one[1], other[1]) + pixel
             wide > 0 && high > 0 && wide * high / (areas[i] + areas[k] - wide * high) > overlap
         }
         if (!isHit) kept.add(i)
