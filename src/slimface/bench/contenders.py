@@ -8,9 +8,10 @@ by the command that anybody would use, gate included: a converter that crashes e
 import hashlib
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import slimface
 from slimface.core.spec import CascadeSpec
@@ -157,10 +158,7 @@ class _Export:
         if not path.exists():
             try:
                 if not self.is_quantized:
-                    kind.parse(
-                        {"precision": self.precision, "height": height, "width": width},
-                        where=f"{FORMAT_OF[self.runtime]} in {self.precision}",
-                    )
+                    self._check_precision(get_args(kind.model_fields["precision"].annotation))
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _run(self._words(path, height, width))
             except SlimfaceError as error:
@@ -168,6 +166,13 @@ class _Export:
         return Contender(
             self.model, str(path), self.runtime, self.precision, self.height, self.width, refused
         )
+
+    def _check_precision(self, known: Collection[str]) -> None:
+        if known and self.precision not in known:
+            raise UsageError(
+                f"{self.runtime} has files of precision {' or '.join(known)} here, not "
+                f"{self.precision}.\nFiles of {INT8} are for {' and '.join(sorted(QUANTIZED))}."
+            )
 
     def _words(self, path: Path, height: int, width: int) -> list[str]:
         """The command line that makes the file."""

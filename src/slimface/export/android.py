@@ -40,8 +40,8 @@ def export_android(
     if isinstance(detector, MTCNN):
         raise UsageError(
             f"{detector.spec.name} is a cascade; the app runs detectors of one network.\n"
-            "Choose one (slimface zoo), export a page for phones (--format web), or take Cascade.kt\n"
-            "of its bundle (--format bundle) into an app of your own."
+            "Choose one (slimface zoo), export a page for phones (--format web), or put "
+            "Cascade.kt of its bundle (--format bundle) into an app of your own."
         )
     if detector.spec.task != "detection":
         raise UsageError(
