@@ -75,15 +75,15 @@ export class Cascade {
   // The first network, over a pyramid of the picture.
   async proposed(view, call) {
     const { spec } = this;
-    const found = [];
+    let found = [];
     for (const level of levels(spec, view.picture)) {
       const cells = cellsAlong(spec, level.rows);
       const step = Math.max(1, Math.floor(this.bandPixels / (CELL_STRIDE * level.columns)));
-      const here = [];
+      let here = [];
       for (let first = 0; first < cells; first += step) {
-        here.push(...(await this.scanned(view, level, first, Math.min(first + step, cells), call)));
+        here = here.concat(await this.scanned(view, level, first, Math.min(first + step, cells), call));
       }
-      found.push(...this.suppressed(this.best(here), spec.level_overlap));
+      found = found.concat(this.suppressed(this.best(here), spec.level_overlap));
     }
     return this.squared(this.suppressed(this.best(found), spec.proposal_overlap), 0);
   }
