@@ -26,6 +26,15 @@ def test_a_detector_learns_as_a_whole_with_its_norms_at_rest():
     (step,) = [step for step in recipe("eresfd").steps if step.kind == "qat"]
     assert step.train.kind == "train" and step.bits == 8
     assert step.train.schedule.frozen_norms
+    assert step.train.criterion.kind == "distill" and step.train.criterion.teacher == "step:0"
+    assert step.train.criterion.of.kind == "multibox"
+
+
+def test_a_training_rounds_by_the_settings_of_the_file():
+    steps = recipe("eresfd", keep=("stem",), ranges="mse", sqnr_db=20).steps
+    trained, written = (next(s for s in steps if s.kind == kind) for kind in ("qat", "quantize"))
+    for name in ("keep", "ranges", "sqnr_db", "bits", "reduce_range"):
+        assert getattr(trained, name) == getattr(written, name)
 
 
 def test_bits_that_nobody_writes_are_refused():

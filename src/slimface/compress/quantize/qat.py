@@ -12,9 +12,11 @@ from pydantic import Field
 from slimface.compress.quantize import choice
 from slimface.compress.quantize.calibrate import WHOLE, shown_to_networks
 from slimface.compress.quantize.calls import calls_of, glimpses
+from slimface.compress.quantize.choice import Chosen
 from slimface.compress.quantize.export import spread, write_float
 from slimface.compress.quantize.fake import fake_quantize_, roundings_of
 from slimface.compress.quantize.grid import grid_of
+from slimface.compress.quantize.qdq import Graph, short
 from slimface.compress.quantize.settings import Quantization, Rounding
 from slimface.compress.quantize.takeover import take_over_
 from slimface.core.faces import Floats
@@ -98,35 +100,35 @@ class Qat(Rounding):
     def _round_(
         self, net: Network, model: Any, inputs: Sequence[Floats], context: Context, *, whole: bool
     ) -> Grid:
-        asked = {field: getattr(self, field) for field in Rounding.model_fields}
-        network = choice.Network(model, inputs, Quantization(**asked), whole=whole)
         seen = glimpses(net, inputs)
         calls = calls_of(net, seen)
-        chosen = choice.for_onnxruntime(network, context.track)
+
+        def choose(**changes: Any) -> tuple[Graph, Chosen]:
+            asked = {field: getattr(self, field) for field in Rounding.model_fields}
+            settings = Quantization(**{**asked, **changes})
+            network = choice.Network(model, inputs, settings, whole=whole)
+            return network.plain, choice.for_onnxruntime(network, context.track)
+
+        graph, chosen = choose()
         weights = chosen.graph.prepared(chosen.layers, chosen.how)
-        if not take_over_(net, network.plain, weights, calls, seen):
-            # A weight of several uses is one in the network.
-            log.info("without equalising and correcting: layers are used several times")
-            asked |= {"equalise": False, "correct": False}
-            network = choice.Network(model, inputs, Quantization(**asked), whole=whole)
-            chosen = choice.for_onnxruntime(network, context.track)
-        grid = grid_of(chosen.graph, chosen.layers, chosen.how, self)
-        roundings = roundings_of(network.plain, chosen, calls, seen)
+        if not take_over_(net, graph, weights, calls, seen):
+            log.warning("Layers of several uses: channels are not evened out, biases not corrected")
+            graph, chosen = choose(equalise=False, correct=False)
+        roundings = roundings_of(graph, chosen, calls, seen)
         fake_quantize_(net, roundings)
-        log.info("%d layers learn with weights of %d bits", len(roundings.layers), self.bits)
-        context.record(
-            "qat",
-            {
-                "layers": len(roundings.layers),
-                "ranges": chosen.how.ranges,
-                "bits": self.bits,
-                "pictures": self.pictures,
-                "equalised": chosen.equalised,
-                "corrected": chosen.how.correct,
-                "sqnr_db": round(chosen.sqnr_db, 2),
-            },
-        )
-        return grid
+        found = {
+            "layers": len(roundings.layers),
+            "kept": [short(layer) for layer in graph.layers if layer in chosen.kept],
+            "ranges": chosen.how.ranges,
+            "bits": self.bits,
+            "pictures": self.pictures,
+            "equalised": chosen.equalised,
+            "corrected": chosen.how.correct,
+            "sqnr_db": round(chosen.sqnr_db, 2),
+        }
+        log.info("%d layers learn with weights of %d bits", found["layers"], self.bits)
+        context.record("qat", found)
+        return grid_of(chosen.graph, chosen.layers, chosen.how, self)
 
 
 def _net(model: Any, name: str) -> Network:
