@@ -6,7 +6,7 @@ and trained in the same way on the 1,500 pictures, with the whole network as the
 validation pictures are scored. At the end the files of all sides are timed side by side. Finished
 parts are not repeated.
 
-    python benchmarks/search_sides.py ../shared/data/wider --minutes 12 --out runs/sides
+    python benchmarks/search_sides.py ../shared/data/wider --minutes 10 --out runs/sides
 
 ``--budget`` may be of MACs (``-40% macs``).
 """
