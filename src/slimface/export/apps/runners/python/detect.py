@@ -134,7 +134,8 @@ def resized(picture: np.ndarray, rows: int, columns: int) -> np.ndarray:
     if (height, width) == (2 * rows, 2 * columns):
         # OpenCV takes means here, and rounds their halves up.
         quarters = np.stack([pixels[y::2, x::2] for y in (0, 1) for x in (0, 1)])
-        return ((quarters.sum(axis=0) + 2) >> 2).astype(np.uint8)
+        means: np.ndarray = (quarters.sum(axis=0) + 2) >> 2
+        return means.astype(np.uint8)
     places, shares, outside = taps(width, columns)
     # Beyond the border columns are taken whole; rows keep both weights.
     shares[:, outside] = [[2048], [0]]
