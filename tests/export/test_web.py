@@ -205,6 +205,7 @@ def test_published_weights_in_the_browser_find_the_golden_faces(
 
     monkeypatch.setenv("SLIMFACE_WEIGHTS", str(weights_root))
     folder = tmp_path / "page"
+    folder.mkdir()
     detector = zoo.load(model)
     if isinstance(detector, MTCNN):
         place = NETS
