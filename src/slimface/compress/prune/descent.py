@@ -10,7 +10,7 @@ from torch import Tensor
 
 from slimface.core.budget import TOLERANCE, Budget
 from slimface.errors import BudgetError
-from slimface.model.cost import CostModel, Measured, Unit
+from slimface.model.cost import CostModel, Measured, Meter, Unit
 
 _NOISE = 0.01
 """Of what a group's milliseconds range over."""
@@ -207,12 +207,12 @@ def _unmeasured(budget: Budget) -> BudgetError:
     )
 
 
-def alone(costs: CostModel, group: int, meter: Callable[[Floats], npt.ArrayLike]) -> Floats:
+def alone(costs: CostModel, group: int, meter: Meter) -> Floats:
     """Return what a network costs if one group has 1, 2, … channels and all others are whole."""
     size = int(costs.sizes[group])
     widths = np.tile(costs.sizes.astype(np.float64), (size, 1))
     widths[:, group] = np.arange(1, size + 1)
-    return np.array([meter(row) for row in widths], dtype=np.float64)
+    return meter(widths)
 
 
 def paying_widths(taken: Floats) -> npt.NDArray[np.intp]:

@@ -36,6 +36,11 @@ class Bound:
     steady: bool = True
     """Whether the cost never rises when a channel goes, which is not so of milliseconds."""
 
+    @property
+    def meter(self) -> Meter:
+        """The same count for widths of shape ``(..., groups)``."""
+        return partial(np.apply_along_axis, self.count, -1)
+
     def by(self, meter: Meter, whole: Floats) -> "Bound":
         """Return the same bound for another way to count.
 
@@ -94,7 +99,7 @@ class Surface:
             floor = max(int(np.ceil((1 - max_rate) * size - 1e-9)), 1)
             widths = np.arange(-(-floor // multiple_of) * multiple_of, size, multiple_of)
             for bound in bounds:
-                taken = alone(costs, i, bound.count)
+                taken = alone(costs, i, bound.meter)
                 if not bound.steady:
                     widths = np.intersect1d(widths, paying_widths(taken))
                 saved = bound.before - taken[widths - 1].min(initial=bound.before)
@@ -123,7 +128,7 @@ class Surface:
         for bound in self.bounds:
             unit = bound.budget.unit
             if unit == "ms" or unit == "size":
-                found[unit] = partial(np.apply_along_axis, bound.count, -1)
+                found[unit] = bound.meter
         return found
 
     def place(self, rates: Floats) -> Floats:
