@@ -11,16 +11,20 @@ from torch.nn import functional
 from slimface.data.crop_set import make_crops
 from slimface.data.crops import Cuts, Kind, record_type
 from slimface.data.source import DrawnScenes
-from slimface.errors import UsageError
+from slimface.errors import CheckpointError, RecipeError, UsageError
 from slimface.model import eresfd, mtcnn
 from slimface.model.build import build
 from slimface.model.cascade import net_of
-from slimface.model.checkpoint import fingerprint, load_checkpoint
+from slimface.model.checkpoint import fingerprint, load_checkpoint, save
 from slimface.model.detector import RawTensors
 from slimface.step import Context
+from slimface.train.around import bind
 from slimface.train.crops import PUBLISHED, CropBatches, CropLoss, as_batch, mirror_
+from slimface.train.distill import Distill
 from slimface.train.nets import TrainNet, adapted
 from slimface.train.schedule import Schedule
+from slimface.train.step import Train
+from slimface.train.teacher import check_specs
 
 CUTS = Cuts(smallest_px=14, negatives=8, tries=8, near=1, landmark_tries=4)
 SHORT = Schedule(
@@ -150,6 +154,87 @@ def test_the_last_net_learns_landmarks_of_faces_that_the_nets_before_let_through
         TrainNet(net="rnet", schedule=SHORT, crops=str(context.folder / "crops"))(cascade, context)
 
 
+@pytest.fixture
+def taught_by(tmp_path):
+    path = tmp_path / "teacher.safetensors"
+    cascade = build(mtcnn.facenet(), seed=5)
+    for net in cascade.children():
+        # Random heads say the same of all crops; a teacher has opinions.
+        net.scores.weight.data *= 30
+    save(cascade, path)
+    return Distill(teacher=str(path), weight=1, floor=0.2, of=PUBLISHED["onet"])
+
+
+def crop_batch(side, count=64):
+    some = records([Kind.NEGATIVE] * count, side)
+    some["pixels"] = np.random.default_rng(0).integers(0, 256, some["pixels"].shape)
+    return as_batch(some)
+
+
+@pytest.mark.parametrize("name", ["pnet", "rnet", "onet"])
+def test_a_net_comes_nearer_to_the_same_net_of_its_teacher(name, taught_by):
+    net = net_of(build(mtcnn.facenet(), seed=1), name, where="x").requires_grad_(True)
+    own = net_of(load_checkpoint(taught_by.teacher).detector, name, where="x")
+    batch = crop_batch(net.side_px)
+    lesson, itself = bind(taught_by, net), bind(taught_by, own)
+    same = itself(own, own(own.prepare(batch.images)), batch)
+    assert float(same.total.detach()) == pytest.approx(0)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    losses = []
+    for _ in range(8):
+        loss = lesson(net, net(net.prepare(batch.images)), batch)
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+        losses.append({part: float(value) for part, value in loss.parts.items()})
+    parts = {"teacher_scores", "teacher_boxes", *(["teacher_landmarks"] * (name == "onet"))}
+    for part in parts:
+        assert losses[-1][part] < losses[0][part], part
+
+
+def test_a_teacher_counts_crops_by_its_confidence(taught_by):
+    """Those it lets through, and thrice as many of the others: those furthest off."""
+    net = net_of(build(mtcnn.facenet(), seed=1), "rnet", where="x").requires_grad_(True)
+    lesson = bind(taught_by.model_copy(update={"floor": 0.9999}), net)
+    raw = net(net.prepare(crop_batch(24).images))
+    assert lesson(net, raw, crop_batch(24)).total.item() == 0
+
+
+def test_a_step_puts_the_teacher_around_the_published_loss(context):
+    cascade = build(mtcnn.facenet(), seed=0).eval()
+    save(cascade, context.folder / "teacher.safetensors")
+    taught = {"kind": "distill", "teacher": str(context.folder / "teacher.safetensors")}
+    step = TrainNet.model_validate(
+        {"net": "pnet", "schedule": SHORT, "cuts": CUTS, "criterion": taught}
+    )
+    assert step.criterion.of == PUBLISHED["pnet"]
+    trained = step(cascade, context)
+    assert fingerprint(trained.pnet) != fingerprint(cascade.pnet)
+    record = (context.folder / "records.jsonl").read_text()
+    assert "teacher_scores" in record and '"class"' in record
+
+
+def test_a_net_has_no_other_teacher_than_the_same_net(taught_by, tmp_path):
+    net = net_of(build(mtcnn.facenet(), seed=1), "rnet", where="x")
+    with pytest.raises(UsageError, match="Name a cascade as the teacher"):
+        check_specs(mtcnn.facenet(), _eresfd())
+    save(
+        build(mtcnn.facenet().model_copy(update={"crop": "pad"}), seed=0),
+        tmp_path / "o.safetensors",
+    )
+    with pytest.raises(CheckpointError, match="another kind of cascade"):
+        bind(taught_by.model_copy(update={"teacher": str(tmp_path / "o.safetensors")}), net)
+    with pytest.raises(UsageError, match="only answers are compared"):
+        bind(taught_by.model_copy(update={"feature_weight": 1.0}), net)
+    faces = {**taught_by.model_dump(), "of": {"kind": "multibox"}}
+    with pytest.raises(RecipeError, match="multibox is not for crops"):
+        TrainNet.parse({"net": "rnet", "schedule": SHORT, "criterion": faces}, where="x")
+    with pytest.raises(UsageError, match="train_net"):
+        Train(schedule=SHORT, criterion=CropLoss())(
+            build(_eresfd(), seed=0), Context(folder=tmp_path, source=DrawnScenes(train=4))
+        )
+
+
 def test_what_is_no_cascade_or_has_no_pictures_is_refused(context, tmp_path):
     step = TrainNet(net="pnet", schedule=SHORT)
     with pytest.raises(UsageError, match="has no pnet"):
@@ -191,6 +276,12 @@ def test_the_commands_cut_crops_and_train_a_net(source, tmp_path):
     assert done.returncode == 0, done.stderr
     cascade = load_checkpoint(tmp_path / "run" / "model.safetensors").detector
     assert isinstance(cascade, mtcnn.MTCNN)
+    taught = slimface(
+        "train", "run/model.safetensors.pnet", "--teacher", "run/model.safetensors", "--data", "d",
+        "--crops", "c", "--epochs", "1", "--batch-size", "64", "--out", "taught",
+    )  # fmt: skip
+    assert taught.returncode == 0, taught.stderr
+    assert "teacher_scores" in (tmp_path / "taught" / "records.jsonl").read_text()
     wrong = slimface("train", "mtcnn.rnet", "--scratch", "--data", "d")
     assert wrong.returncode == 2 and "Train pnet first" in wrong.stderr
     wrong = slimface("data", "crops", "qnet", "c2")

@@ -16,7 +16,9 @@ from slimface.cli.run import (
     carry_out,
     source_of,
 )
-from slimface.cli.train import teach_
+from slimface.cli.train import lesson
+from slimface.cli.train_net import split_net
+from slimface.errors import UsageError
 
 
 def distill(
@@ -60,6 +62,12 @@ def distill(
     from slimface.recipe.start import spec_of
     from slimface.train.presets import adapted, preset
 
+    cascade, net = split_net(student)
+    if net is not None or spec_of(cascade).task == "cascade":
+        raise UsageError(
+            f"{student}: the nets of a cascade learn from a teacher one by one.\nUse slimface "
+            f"train {cascade}.{net or 'pnet'} --teacher {teacher}"
+        )
     course = adapted(
         preset(spec_of(student)),
         onwards=not scratch,
@@ -71,7 +79,8 @@ def distill(
     settings: dict[str, Any] = course.model_dump()
     if size is not None:
         settings["size_px"] = size
-    teach_(settings, teacher, weight, temperature, feature_weight)
+    taught_by = lesson(teacher, weight, temperature, feature_weight)
+    settings["criterion"] = {**taught_by, "of": settings["criterion"]}
     if unlabelled is not None:
         settings = {
             "kind": "pseudo_label",

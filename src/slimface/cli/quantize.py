@@ -207,7 +207,8 @@ def _courses(spec: Any, epochs: int, learning_rate: float | None) -> list[dict[s
             "learning_rate": learning_rate or CASCADE_RATE,
             "weight_decay": 0,
         }
-        return [{"kind": "train_net", "net": net, "schedule": schedule} for net in CASCADE_NETS]
+        taught = {"kind": "train_net", "schedule": schedule, "criterion": TAUGHT}
+        return [{**taught, "net": net} for net in CASCADE_NETS]
     if spec.task == "classification":
         course = adapted(
             preset(spec),

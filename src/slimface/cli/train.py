@@ -124,6 +124,9 @@ def train(
                 "optimizer": optimizer,
                 "ema": ema,
             },
+            lesson=None
+            if teacher is None
+            else lesson(teacher, teacher_weight, temperature, feature_weight),
         )
         carry_out(recipe, out, device=device, workers=workers, as_json=json)
         return
@@ -138,7 +141,8 @@ def train(
     )
     settings: dict[str, Any] = course.model_dump()
     if teacher is not None:
-        teach_(settings, teacher, teacher_weight, temperature, feature_weight)
+        taught_by = lesson(teacher, teacher_weight, temperature, feature_weight)
+        settings["criterion"] = {**taught_by, "of": settings["criterion"]}
     if size is not None:
         settings["size_px"] = size
     if ema is not None:
@@ -162,19 +166,14 @@ def train(
     carry_out(recipe, out, device=device, workers=workers, as_json=json)
 
 
-def teach_(
-    settings: dict[str, Any],
-    teacher: str,
-    weight: float,
-    temperature: float,
-    feature_weight: float,
-) -> None:
-    """Put a teacher around the criterion of a training."""
-    settings["criterion"] = {
+def lesson(
+    teacher: str, weight: float, temperature: float, feature_weight: float
+) -> dict[str, Any]:
+    """Return the criterion that a teacher is, but for the one it is around."""
+    return {
         "kind": "distill",
         "teacher": teacher,
         "weight": weight,
         "temperature": temperature,
         "feature_weight": feature_weight,
-        "of": settings["criterion"],
     }

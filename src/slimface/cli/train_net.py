@@ -30,8 +30,11 @@ def net_recipe(
     seed: int,
     crops: Path | None,
     schedule: dict[str, Any],
+    lesson: dict[str, Any] | None = None,
 ) -> "Recipe":
     """Return the recipe that trains one net; what ``schedule`` does not say is as published.
+
+    ``lesson`` is a criterion to put around the published one.
 
     Raises:
         UsageError: A random net was to be mined for by random nets.
@@ -48,6 +51,9 @@ def net_recipe(
     step = adapted(net, onwards=not scratch, **schedule)
     if crops is not None:
         step = step.model_copy(update={"crops": str(crops)})
+    settings = step.model_dump()
+    if lesson is not None:
+        settings["criterion"] = {**lesson, "of": settings["criterion"]}
     return Recipe.parse(
         {
             "name": f"train-{Path(cascade.partition(',')[0]).stem}-{net}",
@@ -56,7 +62,7 @@ def net_recipe(
             "pretrained": not scratch,
             "source": source,
             "seed": seed,
-            "steps": [step.model_dump()],
+            "steps": [settings],
         },
         where="the command",
     )

@@ -117,13 +117,18 @@ def with_nets(cascade: Detector, nets: Mapping[str, Detector]) -> MTCNN:
     whole = copy.deepcopy(cascade)
     for name, given in nets.items():
         net = copy.deepcopy(net_of(given, name, where=given.spec.name))
-        _check_rules(whole.spec, net.spec, name)
+        check_rules(whole.spec, net.spec, name)
         net.spec = whole.spec.of_net(name)
         setattr(whole, name, net)
     return whole
 
 
-def _check_rules(wanted: CascadeSpec, given: CascadeSpec, net: str) -> None:
+def check_rules(wanted: CascadeSpec, given: CascadeSpec, net: str) -> None:
+    """Refuse a net that sees other crops than a cascade's, or whose answers mean other boxes.
+
+    Raises:
+        CheckpointError: See above; the message names the rules.
+    """
     differing = [rule for rule in _TRAINED_FOR if getattr(wanted, rule) != getattr(given, rule)]
     if wanted.architecture.options.get("ceil", True) != given.architecture.options.get(
         "ceil", True

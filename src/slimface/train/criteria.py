@@ -6,12 +6,13 @@ from pydantic import Field
 
 from slimface.train.classes import CrossEntropy
 from slimface.train.criterion import MultiBox
+from slimface.train.crops import CropLoss
 from slimface.train.distill import Distill
 from slimface.train.iou_aware import IouAware
 from slimface.train.regularise import GroupLasso, GrowingL2
 
 AnyCriterion = Annotated[
-    MultiBox | IouAware | CrossEntropy | Distill | GroupLasso | GrowingL2,
+    MultiBox | IouAware | CrossEntropy | CropLoss | Distill | GroupLasso | GrowingL2,
     Field(discriminator="kind"),
 ]
 """Adding a criterion costs its class and its name here; one around others, a line below too."""

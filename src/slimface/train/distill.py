@@ -1,19 +1,23 @@
 """Distill: learn what a teacher says, beside what the annotations say."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from slimface.core.spec import DetectorSpec
+from slimface.core.spec import CASCADE_NETS, DetectorSpec
 from slimface.data.batches import Batch
 from slimface.errors import UsageError
+from slimface.model.cascade import check_rules, net_of
 from slimface.model.detector import Detector, RawTensors
+from slimface.model.mtcnn import Stage
 from slimface.model.network import Network
 from slimface.model.opening import open_network
 from slimface.train.around import Around, Bound
 from slimface.train.criterion import Criterion, Loss
+from slimface.train.crops import CropBatch
 from slimface.train.distance import (
     Features,
     Sure,
@@ -31,7 +35,8 @@ class Distill(Around):
     divergence of softened classes; of a detector that of softened scores, on the anchors the
     teacher is sure of and on those where the student is furthest off, plus that of the boxes,
     each weighted by the teacher's confidence. Where the anchors of the two lie in different
-    places, the faces that the teacher finds are taken for annotations instead.
+    places, the faces that the teacher finds are taken for annotations instead. A net of a cascade
+    learns from the same net of another: the crops of a batch are for it what anchors are.
 
     Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, arXiv:1503.02531,
     section 2 (temperature, and its square as a factor); Chen et al., "Learning Efficient Object
@@ -77,8 +82,22 @@ class Distill(Around):
         """
         network = open_network(self.teacher)
         check_pair(detector, network)
+        if isinstance(detector, Stage):
+            network = self._same_net(detector, network)
         device = next(detector.parameters()).device
         return _Taught(of, self, detector, Teacher(network, device, cache_mb=self.cache_mb))
+
+    def _same_net(self, stage: Stage, teacher: Any) -> Stage:
+        """Return the net of the teacher that sees what the student sees."""
+        if self.feature_weight:
+            raise UsageError(
+                f"{stage.spec.name} is a net of a cascade; only answers are compared there.\n"
+                "Leave feature_weight at 0."
+            )
+        name = _net(stage)
+        net = net_of(teacher, name, where=self.teacher)
+        check_rules(stage.spec, net.spec, name)
+        return net
 
 
 class _Taught(Bound):
@@ -98,8 +117,12 @@ class _Taught(Bound):
         weight = self.plan.weight
         if not weight:
             return task
-        about = self._about_faces if isinstance(raw, RawTensors) else self._about_classes
-        parts = about(detector, raw, batch)
+        if isinstance(batch, CropBatch):
+            parts = self._about_crops(detector, raw, batch)
+        elif isinstance(raw, RawTensors):
+            parts = self._about_faces(detector, raw, batch)
+        else:
+            parts = self._about_classes(detector, raw, batch)
         distance = torch.stack(list(parts.values())).sum()
         named = {f"teacher_{name}": part.detach() for name, part in parts.items()}
         return Loss((1 - weight) * task.total + weight * distance, {**task.parts, **named})
@@ -119,19 +142,35 @@ class _Taught(Bound):
         if not same_cells(mine, theirs, *size):
             return self._instead_of_annotations(detector, raw, batch, floor)
         said = self.teacher.answer(batch.images)
-        goal = _translated(said, theirs, mine, size)
-        sure = Sure.of(raw.logits.detach(), said["logits"], floor, self.plan.negatives_per_positive)
-        parts = {"scores": between_scores(raw.logits, said["logits"], sure, self.plan.temperature)}
-        if self.plan.box_weight:
-            offsets = between_offsets(raw.offsets, goal["offsets"], sure)
-            parts["boxes"] = self.plan.box_weight * offsets
-            if raw.landmarks is not None and "landmarks" in goal:
-                points = raw.landmarks.flatten(2), goal["landmarks"].flatten(2)
-                parts["landmarks"] = self.plan.box_weight * between_offsets(*points, sure)
+        parts, sure = self._apart(raw, _translated(said, theirs, mine, size), floor)
         if self.features is not None:
             masks = _cells(sure.faces, theirs, size)
             parts["features"] = self.plan.feature_weight * self.features(said, masks)
         return parts
+
+    def _about_crops(self, stage: Stage, raw: RawTensors, batch: CropBatch) -> dict[str, Tensor]:
+        said = self.teacher.answer(batch.images)
+        # Each crop has one answer: together they stand for the anchors of one picture.
+        points = None if raw.landmarks is None else raw.landmarks.transpose(0, 1)
+        mine = RawTensors(raw.logits.transpose(0, 1), raw.offsets.transpose(0, 1), points)
+        goal = {name: said[name].transpose(0, 1) for name in raw._fields if name in said}
+        floor = _floor(stage) if self.plan.floor is None else self.plan.floor
+        return self._apart(mine, goal, floor)[0]
+
+    def _apart(
+        self, raw: RawTensors, goal: Mapping[str, Tensor], floor: float
+    ) -> tuple[dict[str, Tensor], Sure]:
+        """Return the distances of answers ``(b, anchors, ...)``, and which anchors they count."""
+        plan = self.plan
+        sure = Sure.of(raw.logits.detach(), goal["logits"], floor, plan.negatives_per_positive)
+        parts = {"scores": between_scores(raw.logits, goal["logits"], sure, plan.temperature)}
+        if plan.box_weight:
+            offsets = between_offsets(raw.offsets, goal["offsets"], sure)
+            parts["boxes"] = plan.box_weight * offsets
+            if raw.landmarks is not None and "landmarks" in goal:
+                points = raw.landmarks.flatten(2), goal["landmarks"].flatten(2)
+                parts["landmarks"] = plan.box_weight * between_offsets(*points, sure)
+        return parts, sure
 
     def _instead_of_annotations(
         self, detector: Detector, raw: RawTensors, batch: Batch, floor: float
@@ -146,10 +185,21 @@ class _Taught(Bound):
         return {"found": self.of(detector, raw, Batch(batch.images, faces)).total}
 
 
+def _floor(stage: Stage) -> float:
+    """Return the score from which a net of a cascade lets a crop through."""
+    rules = stage.spec
+    floors = rules.proposal_floor, rules.refine_floor, rules.postprocess.score_floor
+    return floors[CASCADE_NETS.index(_net(stage))]
+
+
+def _net(stage: Stage) -> str:
+    return stage.spec.architecture.name.rpartition(".")[2]
+
+
 def _translated(
     said: dict[str, Tensor], teacher: DetectorSpec, student: DetectorSpec, size: tuple[int, int]
 ) -> dict[str, Tensor]:
-    """Return the teacher's boxes and landmarks as offsets from the student's anchors."""
+    """Return what the teacher says, boxes and landmarks as offsets from the student's anchors."""
     if (teacher.anchors, teacher.codec) == (student.anchors, student.codec):
         return said
     device = said["offsets"].device
@@ -157,6 +207,7 @@ def _translated(
         torch.tensor(spec.anchors.anchors(*size), device=device) for spec in (teacher, student)
     )
     goal = {
+        "logits": said["logits"],
         "offsets": student.codec.encode(teacher.codec.decode(said["offsets"], theirs), mine),
     }
     if "landmarks" in said:

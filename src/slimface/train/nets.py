@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from slimface.core.spec import CASCADE_NETS
 from slimface.core.value import Value
@@ -21,8 +21,10 @@ from slimface.model.network import Network
 from slimface.model.predictor import pipeline
 from slimface.order import FLOAT, LEARNT, NORMS, ZEROED, Terms
 from slimface.step import Context
+from slimface.train.around import innermost
 from slimface.train.course import BeforeEpoch, follow
 from slimface.train.crops import PUBLISHED, CropBatches, CropLoss
+from slimface.train.distill import Distill
 from slimface.train.loop import validation_loss
 from slimface.train.schedule import Schedule
 
@@ -45,8 +47,10 @@ class TrainNet(Value):
     kind: Literal["train_net"] = "train_net"
     net: Net
     schedule: Schedule
-    criterion: CropLoss = Field(default_factory=_published)
-    """If not given, with the published weights for this net."""
+    criterion: Annotated[CropLoss | Distill, Field(discriminator="kind")] = Field(
+        default_factory=_published
+    )
+    """If not given, with the published weights for this net; so is what a teacher is around."""
 
     cuts: Cuts = Cuts()
     crops: str = ""
@@ -60,6 +64,24 @@ class TrainNet(Value):
 
     keep: Literal["best", "last"] = "best"
     """Which epoch's net goes on to the next step; both are saved."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _around_published(cls, given: Any) -> Any:
+        match given:
+            case {"net": net, "criterion": {"kind": "distill"} as taught} if "of" not in taught:
+                return {**given, "criterion": {**taught, "of": PUBLISHED.get(net, CropLoss())}}
+        return given
+
+    @model_validator(mode="after")
+    def _of_crops(self) -> Self:
+        judge = innermost(self.criterion)
+        if not isinstance(judge, CropLoss):
+            raise ValueError(
+                f"criterion: {getattr(judge, 'kind', judge)} is not for crops; a teacher of a net "
+                "is around {kind: crops}"
+            )
+        return self
 
     def terms(self) -> Terms:
         """Return what the step needs of the steps before it, and what it leaves."""
@@ -131,7 +153,7 @@ class TrainNet(Value):
         batches = CropBatches(
             check, batch_size=self.schedule.batch_size, mirror=False, drop_last=False
         )
-        return validation_loss(net, batches.epoch(0), self.criterion)
+        return validation_loss(net, batches.epoch(0), innermost(self.criterion))
 
 
 def cut_crops(

@@ -13,6 +13,7 @@ from slimface.core.spec import CascadeSpec, ClassifierSpec, DetectorSpec, ModelS
 from slimface.deploy.pipeline import Settings
 from slimface.errors import UsageError
 from slimface.model.detector import Detector, RawTensors
+from slimface.model.mtcnn import Stage
 from slimface.model.network import Network
 from slimface.model.predictor import pipeline
 
@@ -34,7 +35,9 @@ class Teacher:
         self.network.eval().requires_grad_(False)
         self.device = device
         self.maps = Maps(self.network)
-        self._find = pipeline(network, device=device) if isinstance(network, Detector) else None
+        # A net of a cascade finds no faces by itself: it answers to crops.
+        finds = isinstance(network, Detector) and not isinstance(network, Stage)
+        self._find = pipeline(network, device=device) if finds else None  # type: ignore[arg-type]
         self._kept = _Kept(cache_mb * _MB)
 
     def answer(self, images: Tensor) -> dict[str, Tensor]:
@@ -108,12 +111,15 @@ def check_specs(mine: ModelSpec, theirs: ModelSpec, *, classes: bool = True) -> 
 
     Raises:
         UsageError: It has another task, other classes or other landmarks, or the student is a
-            cascade, whose nets are not trained on whole pictures.
+            cascade, whose nets only learn from those of another.
     """
     if isinstance(mine, CascadeSpec):
+        if isinstance(theirs, CascadeSpec):
+            return
         raise UsageError(
             f"{mine.name} is a cascade; its nets learn from crops, on which {theirs.name} finds no "
-            "faces.\nDistil into a detector of one net, or train the cascade without a teacher."
+            "faces.\nName a cascade as the teacher, such as mtcnn, or distil into a detector of "
+            "one net."
         )
     if isinstance(mine, ClassifierSpec) != isinstance(theirs, ClassifierSpec):
         raise UsageError(

@@ -18,6 +18,7 @@ from slimface.model.channels import ChannelGroup, channel_groups
 from slimface.model.detector import Detector
 from slimface.order import Terms
 from slimface.step import Context
+from slimface.train.around import innermost
 from slimface.train.crops import CropBatches
 from slimface.train.nets import CROPS, TrainNet
 
@@ -94,9 +95,8 @@ class PruneNet(InRounds):
         size = self.train.schedule.batch_size
         loader = CropBatches(learn, batch_size=size, seed=context.seed, mirror=False)
         seen: Sequence[Any] = list(islice(loader.epoch(0), self.batches))
-        return importances(
-            detector, groups, self.prune.importance, Probe(seen, self.train.criterion)
-        )
+        probe = Probe(seen, innermost(self.train.criterion))
+        return importances(detector, groups, self.prune.importance, probe)
 
 
 def _writer(detector: Detector, group: ChannelGroup) -> nn.Module:
