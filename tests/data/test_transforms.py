@@ -42,10 +42,11 @@ def pictures(draw: st.DrawFn) -> tuple[int, int, tuple[int, int, int, int]]:
     "augment",
     [
         QUIET,
+        S3fdAugment(colour_share=0, min_area_px=100, native_share=1),
         RetinaFaceAugment(colour_share=0, min_area_px=100),
         PlainAugment(min_area_px=100),
     ],
-    ids=["s3fd", "retinaface", "plain"],
+    ids=["s3fd", "native", "retinaface", "plain"],
 )
 @given(case=pictures(), seed=st.integers(0, 10_000), size=st.sampled_from([64, 160]))
 @settings(max_examples=150, deadline=None)
@@ -165,6 +166,18 @@ def test_anchor_sampling_brings_faces_to_the_sizes_of_anchors() -> None:
     assert 7.5 < min(sides) < 10
     assert 110 < max(sides) < 130
     assert 0.25 < np.mean(np.array(sides) < 20) < 0.5
+
+
+def test_native_windows_show_faces_at_about_their_own_size() -> None:
+    augment = S3fdAugment(native_share=1, colour_share=0, min_area_px=0)
+    # The second face is larger than the sample: some of it is shown.
+    faces = Faces.annotated([[40, 40, 80, 80], [300, 100, 900, 700]])
+    seen = []
+    for seed in range(200):
+        plan = augment.plan((800, 1000), faces, np.random.default_rng(seed), 320)
+        assert plan.target == (0, 0, 320, 320)
+        seen.append((plan.source[2] - plan.source[0]) / 320)
+    assert 0.5**0.5 < min(seen) < 0.75 and 1.35 < max(seen) < 2**0.5 + 0.01
 
 
 def test_anchor_sampling_never_pads_where_there_are_pixels() -> None:

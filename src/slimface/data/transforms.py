@@ -153,6 +153,11 @@ class S3fdAugment(_Crops):
     anchor_share: float = Field(default=0.5, ge=0, le=1)
     """Share of samples that data-anchor sampling makes; square crops make the others."""
 
+    native_share: float = Field(default=0, ge=0, le=1)
+    """Share of all samples that neither makes: windows around a random face at the scale of the
+    picture itself, give or take half an octave. That is what a network sees when it is run, and
+    what one that is trained already learns most from in a short time; training has none of it."""
+
     sizes: tuple[float, ...] = (16, 32, 64, 128, 256, 512)
     """Sides that faces are brought to, in pixels of the sample, rising."""
 
@@ -167,23 +172,25 @@ class S3fdAugment(_Crops):
     def _window(
         self, shape: tuple[int, int], faces: Faces, rng: np.random.Generator, size_px: int
     ) -> Window:
-        if len(faces) and rng.random() < self.anchor_share:
-            return self._anchor_window(shape, faces, rng, size_px)
+        if len(faces):
+            # Without a share nothing is drawn: samples stay those that they always were.
+            if self.native_share and rng.random() < self.native_share:
+                side = size_px * 2 ** rng.uniform(-0.5, 0.5)
+                return _window_around(_any_box(faces, rng), shape, side, rng)
+            if rng.random() < self.anchor_share:
+                return self._anchor_window(shape, faces, rng, size_px)
         return _square_window(shape, faces.boxes, rng)
 
     def _anchor_window(
         self, shape: tuple[int, int], faces: Faces, rng: np.random.Generator, size_px: int
     ) -> Window:
-        box = faces.boxes[rng.integers(len(faces))].astype(np.float64)
+        box = _any_box(faces, rng)
         face_side = float(np.sqrt(np.prod(box[2:] - box[:2] + 1)))
         sizes = np.array([s for s in self.sizes if s <= 0.8 * size_px] or self.sizes[:1])
         nearest = int(np.abs(sizes - face_side).argmin())
         target = sizes[rng.integers(min(nearest + 1, len(sizes) - 1) + 1)]
         scale = target / face_side * 2 ** rng.uniform(-1, 1)
-        side = size_px / scale
-        x = _offset(box[0], box[2], shape[1], side, rng)
-        y = _offset(box[1], box[3], shape[0], side, rng)
-        return Window(x, y, side)
+        return _window_around(box, shape, size_px / scale, rng)
 
     def _recolour(self, rng: np.random.Generator) -> Recolour | None:
         swings = _swings(self.colour_share, rng)
@@ -281,6 +288,19 @@ def _swings(share: float, rng: np.random.Generator) -> npt.NDArray[np.float64] |
     coins = rng.random(4) < share
     swings = coins * rng.uniform(-1, 1, 4)
     return swings if coins.any() else None
+
+
+def _any_box(faces: Faces, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    return faces.boxes[rng.integers(len(faces))].astype(np.float64)
+
+
+def _window_around(
+    box: npt.NDArray[np.float64], shape: tuple[int, int], side: float, rng: np.random.Generator
+) -> Window:
+    """Draw a window of ``side`` that holds a box, or lies in it."""
+    x = _offset(box[0], box[2], shape[1], side, rng)
+    y = _offset(box[1], box[3], shape[0], side, rng)
+    return Window(x, y, side)
 
 
 def _offset(low: float, high: float, length: float, side: float, rng: np.random.Generator) -> float:
