@@ -50,7 +50,7 @@ BACKBONES = (
 )
 CLASSIFIERS = (
     *("resnet10t", "mobilenetv4_conv_small_035", "ghostnet_050", "tinynet_e"),
-    *("torchvision/mobilenet_v3_small", "torchvision/shufflenet_v2_x0_5"),
+    *("torchvision/mobilenet_v3_small", "torchvision/mnasnet0_5"),
 )
 NAMES = (
     *zoo.names(),

@@ -246,14 +246,18 @@ def restore(spec: ModelSpec, tensors: Mapping[str, Tensor], *, where: str) -> Ne
         raise CheckpointError(f"{where}: {error}") from None
     _check_keys(network.state_dict().keys(), tensors.keys(), spec=spec, where=where)
     resize_(network, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
-    for name, tensor in network.state_dict().items():
+    own = network.state_dict()
+    for name, tensor in own.items():
         if tensor.shape != tensors[name].shape:
             raise CheckpointError(
                 f"{where}: {name} has shape {tuple(tensors[name].shape)}; {spec.name} needs "
                 f"{tuple(tensor.shape)}, and this tensor has no width that may differ.\n"
                 "The weights belong to another variant of the architecture."
             )
-    network.load_state_dict(tensors, strict=True)
+    # Into a state of its own: that says of each layer which version of it wrote the tensors, and
+    # some (MNASNet's) read nothing without.
+    own.update(tensors)
+    network.load_state_dict(own, strict=True)
     network.eval()
     check_chain(network, where=where)
     return network

@@ -105,8 +105,9 @@ def load_pretrained_(classifier: Classifier) -> None:
         ) from None
     head = classifier.head_names[0].removeprefix("body.")
     own = classifier.body.state_dict()
-    body = {key: value for key, value in published.items() if not key.startswith(f"{head}.")}
-    classifier.body.load_state_dict({**own, **body}, strict=True)
+    # Updated in place: a state knows the versions of its layers, and a copy forgets them.
+    own.update({key: value for key, value in published.items() if not key.startswith(f"{head}.")})
+    classifier.body.load_state_dict(own, strict=True)
 
 
 def create(model: str, classes: int | None, *, pretrained: bool = False) -> nn.Module:
