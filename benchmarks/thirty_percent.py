@@ -1,7 +1,7 @@
 """30 % of EResFD's MACs removed in several ways, each with the same training: AP and milliseconds.
 
     python benchmarks/thirty_percent.py --epochs 8             the short version: see docs/ledger.md
-    python benchmarks/thirty_percent.py --epochs 60 --only taught-fpgm,taught-l1,mended-lamp
+    python benchmarks/thirty_percent.py --epochs 32 --only taught-fpgm,taught-l1,mended-lamp
 
 Every way starts from the published weights, sees the same pictures equally often, and is scored on
 the validation pictures as an ONNX file; all files are timed side by side. Those whose names begin

@@ -69,7 +69,9 @@ def quantize(
     ] = "auto",
     sqnr: Annotated[
         float | None,
-        typer.Option(min=0, max=60, help="Decibels that auto aims at.  [default: 16]"),
+        typer.Option(
+            min=0, max=60, help="Decibels that auto aims at.  [default: 16; 24 for a cascade]"
+        ),
     ] = None,
     reduce_range: Annotated[
         bool, typer.Option("--reduce-range", help="Weights of 7 bits: x86 without VNNI.")

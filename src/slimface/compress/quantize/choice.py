@@ -42,6 +42,7 @@ class Network:
                 tensor is infinite or no number.
         """
         self.settings = settings
+        self.aim_db = settings.aim_db(whole=whole)
         self.inputs = inputs
         self.plain = Graph(model)
         self.plain.look(inputs)
@@ -105,7 +106,7 @@ def for_onnxruntime(network: Network, track: Track, *, auto: bool | None = None)
     kept = set(network.by_hand)
     ranking: list[Sensitivity] = []
     if "auto" in settings.keep if auto is None else auto:
-        loud, ranking = to_keep(graph, noise, how, settings.sqnr_db, track=track)
+        loud, ranking = to_keep(graph, noise, how, network.aim_db, track=track)
         kept |= set(loud)
     made = graph.quantized([layer for layer in graph.layers if layer not in kept], how)
     return Chosen(made, graph, noise.sqnr_db(made), how, kept, "slimface", even, ranking)
@@ -144,19 +145,19 @@ def for_openvino(network: Network, track: Track) -> Chosen:
     tries = [by_nncf(how, ()) for how in openvino.ways(settings)]
     best = max(tries, key=lambda one: one.sqnr_db)
     log.info("%s by NNCF: %.1f dB", best.how, best.sqnr_db)
-    if best.sqnr_db >= settings.sqnr_db:
+    if best.sqnr_db >= network.aim_db:
         return best
     own = for_onnxruntime(network, track, auto=False)
     own.made = openvino.read(own.made)
     own.sqnr_db = openvino.sqnr_db(noise, own.made)
     log.info("%.1f dB by our own roundings", own.sqnr_db)
-    if own.sqnr_db < settings.sqnr_db and "auto" in settings.keep:
+    if own.sqnr_db < network.aim_db and "auto" in settings.keep:
         way = best.how
         loud, ranking = to_keep(
             network.plain,
             noise,
             own.how,
-            settings.sqnr_db,
+            network.aim_db,
             track=track,
             measure=lambda names: by_nncf(way, names).sqnr_db,
         )

@@ -23,9 +23,9 @@ class Rounding(Value):
     """Layers that stay in float32: parts of their names, or ``stem`` (the first layer), ``heads``
     (the last ones), ``none``; ``auto`` measures which ones have to."""
 
-    sqnr_db: float = Field(default=16.0, gt=0, le=60)
+    sqnr_db: float | None = Field(default=None, gt=0, le=60)
     """What ``auto`` aims at: signal over noise of every output, in decibels. Each layer more in
-    float32 costs bytes and time."""
+    float32 costs bytes and time. None: see ``aim_db``."""
 
     equalise: bool | None = None
     """Even the ranges of channels out first, which changes nothing in float32. None: where it
@@ -41,6 +41,19 @@ class Rounding(Value):
     bits: Literal[4, 8] = 8
     """Of weights; what layers put out always has eight. Four make a smaller file, not a faster one:
     ONNX Runtime, which alone reads it, computes those layers in float32. They cost accuracy."""
+
+    def aim_db(self, *, whole: bool) -> float:
+        """Return what ``auto`` aims at: 16 dB, and 24 for a net of a cascade.
+
+        What one net of a cascade gets wrong the next never sees, and the thin layers to blame weigh
+        next to nothing. Weights of four bits would all stay in float32 for that.
+
+        Args:
+            whole: Whether the network is all there is of a model.
+        """
+        if self.sqnr_db is not None:
+            return self.sqnr_db
+        return 16.0 if whole or self.bits < 8 else 24.0
 
 
 class Quantization(Rounding):
