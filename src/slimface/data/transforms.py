@@ -291,7 +291,8 @@ def _swings(share: float, rng: np.random.Generator) -> npt.NDArray[np.float64] |
 
 
 def _any_box(faces: Faces, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    return faces.boxes[rng.integers(len(faces))].astype(np.float64)
+    box: npt.NDArray[np.float64] = faces.boxes[rng.integers(len(faces))].astype(np.float64)
+    return box
 
 
 def _window_around(
