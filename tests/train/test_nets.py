@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from slimface.core.faces import Faces
+from slimface.data.batches import Batch
 from slimface.data.crop_set import make_crops
 from slimface.data.crops import Cuts, Kind, record_type
 from slimface.data.source import DrawnScenes
@@ -23,7 +25,6 @@ from slimface.train.crops import PUBLISHED, CropBatches, CropLoss, as_batch, mir
 from slimface.train.distill import Distill
 from slimface.train.nets import TrainNet, adapted
 from slimface.train.schedule import Schedule
-from slimface.train.step import Train
 from slimface.train.teacher import check_specs
 
 CUTS = Cuts(smallest_px=14, negatives=8, tries=8, near=1, landmark_tries=4)
@@ -229,10 +230,15 @@ def test_a_net_has_no_other_teacher_than_the_same_net(taught_by, tmp_path):
     faces = {**taught_by.model_dump(), "of": {"kind": "multibox"}}
     with pytest.raises(RecipeError, match="multibox is not for crops"):
         TrainNet.parse({"net": "rnet", "schedule": SHORT, "criterion": faces}, where="x")
+
+
+def test_the_loss_of_crops_is_not_for_whole_pictures():
+    picture = Batch(
+        torch.zeros(1, 3, 64, 64, dtype=torch.uint8), [Faces.annotated([[9, 9, 40, 40]])]
+    )
+    raw = RawTensors(torch.zeros(1, 1), torch.zeros(1, 1, 4))
     with pytest.raises(UsageError, match="train_net"):
-        Train(schedule=SHORT, criterion=CropLoss())(
-            build(_eresfd(), seed=0), Context(folder=tmp_path, source=DrawnScenes(train=4))
-        )
+        CropLoss()(None, raw, picture)
 
 
 def test_what_is_no_cascade_or_has_no_pictures_is_refused(context, tmp_path):

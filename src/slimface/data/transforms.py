@@ -154,9 +154,9 @@ class S3fdAugment(_Crops):
     """Share of samples that data-anchor sampling makes; square crops make the others."""
 
     native_share: float = Field(default=0, ge=0, le=1)
-    """Share of all samples that neither makes: windows around a random face at the scale of the
-    picture itself, give or take half an octave. That is what a network sees when it is run, and
-    what one that is trained already learns most from in a short time; training has none of it."""
+    """Share of all samples that are neither of the two, but windows around a random face at the
+    scale of the picture itself, give or take half an octave: what a network sees when it is run.
+    One that is trained already learns faster from them; the published training has none."""
 
     sizes: tuple[float, ...] = (16, 32, 64, 128, 256, 512)
     """Sides that faces are brought to, in pixels of the sample, rising."""

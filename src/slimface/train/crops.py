@@ -139,7 +139,16 @@ class CropLoss(Value):
     landmark_weight: float = Field(default=0.0, ge=0)
 
     def __call__(self, detector: Stage, raw: RawTensors, batch: CropBatch) -> Loss:
-        """Return the loss of ``raw``, a net's answer to ``batch``."""
+        """Return the loss of ``raw``, a net's answer to ``batch``.
+
+        Raises:
+            UsageError: These are whole pictures.
+        """
+        if not isinstance(batch, CropBatch):
+            raise UsageError(
+                "The criterion crops is for the nets of a cascade, which learn with the step "
+                "'train_net'.\nWrite criterion: {kind: multibox}, or its like."
+            )
         device = raw.logits.device
         kinds = batch.kinds.to(device)
         face = kinds == Kind.POSITIVE

@@ -21,7 +21,6 @@ from slimface.train.classes import CrossEntropy, labelled
 from slimface.train.course import BeforeEpoch, follow
 from slimface.train.criteria import AnyCriterion
 from slimface.train.criterion import MultiBox
-from slimface.train.crops import CropLoss
 from slimface.train.loop import Epochs, validation_loss
 from slimface.train.schedule import Schedule
 
@@ -109,11 +108,6 @@ class Train(Value):
         augment = self.augment
         if isinstance(augment, CropFlip) or isinstance(innermost(self.criterion), CrossEntropy):
             raise _mismatch(detector, "cross_entropy and crop_flip", "a classifier")
-        if isinstance(innermost(self.criterion), CropLoss):
-            raise UsageError(
-                "The criterion crops is for the nets of a cascade, which learn with the step "
-                "'train_net'.\nWrite criterion: {kind: multibox}, or its like."
-            )
         learn, check = split(context.source.pictures("train").with_faces(), self.holdout)
         self._check_count(learn, "pictures with faces")
         batches = Batches(
