@@ -103,6 +103,9 @@ def train(
             f"--optimizer {optimizer} is none of {', '.join(OPTIMIZERS)}.\nChoose one."
         )
     random = scratch or backbone_weights is not None
+    taught_by = None
+    if teacher is not None:
+        taught_by = lesson(teacher, teacher_weight, temperature, feature_weight)
     cascade, net = split_net(model)
     if net is None and crops is not None:
         raise UsageError(
@@ -124,9 +127,7 @@ def train(
                 "optimizer": optimizer,
                 "ema": ema,
             },
-            lesson=None
-            if teacher is None
-            else lesson(teacher, teacher_weight, temperature, feature_weight),
+            lesson=taught_by,
         )
         carry_out(recipe, out, device=device, workers=workers, as_json=json)
         return
@@ -140,8 +141,7 @@ def train(
         optimizer=optimizer,
     )
     settings: dict[str, Any] = course.model_dump()
-    if teacher is not None:
-        taught_by = lesson(teacher, teacher_weight, temperature, feature_weight)
+    if taught_by is not None:
         settings["criterion"] = {**taught_by, "of": settings["criterion"]}
     if size is not None:
         settings["size_px"] = size

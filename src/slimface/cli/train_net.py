@@ -34,7 +34,7 @@ def net_recipe(
 ) -> "Recipe":
     """Return the recipe that trains one net; what ``schedule`` does not say is as published.
 
-    ``lesson`` is a criterion to put around the published one.
+    ``lesson`` is a criterion that comes around the published one.
 
     Raises:
         UsageError: A random net was to be mined for by random nets.
@@ -53,7 +53,7 @@ def net_recipe(
         step = step.model_copy(update={"crops": str(crops)})
     settings = step.model_dump()
     if lesson is not None:
-        settings["criterion"] = {**lesson, "of": settings["criterion"]}
+        settings["criterion"] = lesson
     return Recipe.parse(
         {
             "name": f"train-{Path(cascade.partition(',')[0]).stem}-{net}",

@@ -88,7 +88,7 @@ def net_of(detector: Detector, net: str, *, where: str) -> Stage:
     if isinstance(detector, MTCNN) and net in CASCADE_NETS:
         stage: Stage = detector.get_submodule(net)  # type: ignore[assignment]
         return stage
-    if isinstance(detector, Stage) and detector.spec.architecture.name.endswith(f".{net}"):
+    if isinstance(detector, Stage) and detector.net == net:
         return detector
     raise UsageError(
         f"{where} is {detector.spec.architecture.name}, which has no {net}.\n"

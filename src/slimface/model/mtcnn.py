@@ -50,6 +50,11 @@ class Stage(Detector):
             self.add_module(f"conv{i}", nn.Conv2d(before, width, kernel))
             self.add_module(f"prelu{i}", nn.PReLU(width))
 
+    @property
+    def net(self) -> str:
+        """Its name in a cascade, one of ``NETS``."""
+        return self.spec.architecture.name.rpartition(".")[2]
+
     def block(self, i: int, x: Tensor) -> Tensor:
         """Run the ``i``-th convolution and its activation."""
         x = self.get_submodule(f"conv{i}")(x)

@@ -94,9 +94,8 @@ class Distill(Around):
                 f"{stage.spec.name} is a net of a cascade; only answers are compared there.\n"
                 "Leave feature_weight at 0."
             )
-        name = _net(stage)
-        net = net_of(teacher, name, where=self.teacher)
-        check_rules(stage.spec, net.spec, name)
+        net = net_of(teacher, stage.net, where=self.teacher)
+        check_rules(stage.spec, net.spec, stage.net)
         return net
 
 
@@ -189,11 +188,7 @@ def _floor(stage: Stage) -> float:
     """Return the score from which a net of a cascade lets a crop through."""
     rules = stage.spec
     floors = rules.proposal_floor, rules.refine_floor, rules.postprocess.score_floor
-    return floors[CASCADE_NETS.index(_net(stage))]
-
-
-def _net(stage: Stage) -> str:
-    return stage.spec.architecture.name.rpartition(".")[2]
+    return floors[CASCADE_NETS.index(stage.net)]
 
 
 def _translated(

@@ -33,8 +33,9 @@ CROPS = "crops"
 """Folder of the crops that a step makes, inside of its own."""
 
 
-def _published(net: dict[str, Any]) -> CropLoss:
-    return PUBLISHED[net["net"]] if "net" in net else CropLoss()
+def _published(given: dict[str, Any]) -> CropLoss:
+    net: Any = given.get("net")
+    return PUBLISHED[net] if net in PUBLISHED else CropLoss()
 
 
 class TrainNet(Value):
@@ -69,8 +70,8 @@ class TrainNet(Value):
     @classmethod
     def _around_published(cls, given: Any) -> Any:
         match given:
-            case {"net": net, "criterion": {"kind": "distill"} as taught} if "of" not in taught:
-                return {**given, "criterion": {**taught, "of": PUBLISHED.get(net, CropLoss())}}
+            case {"net": str(), "criterion": {"kind": "distill"} as taught} if "of" not in taught:
+                return {**given, "criterion": {**taught, "of": _published(given)}}
         return given
 
     @model_validator(mode="after")
