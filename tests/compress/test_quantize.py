@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from slimface.compress.quantize import openvino
 from slimface.compress.quantize.calibrate import WHOLE, Seen, shown_to_networks
 from slimface.compress.quantize.choice import Network
 from slimface.compress.quantize.export import write_float
+from slimface.compress.quantize.grid import steps_of
+from slimface.compress.quantize.pairs import joined
 from slimface.compress.quantize.ptq import quantize
 from slimface.compress.quantize.qdq import Graph, How, rounded_weights
 from slimface.compress.quantize.ranges import METHODS, range_of, rounded
@@ -105,6 +108,47 @@ def test_a_filter_of_zeros_stays_one_and_others_move_by_half_a_step_at_most():
     assert not back[2].any()
     step = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 127
     assert (np.abs(back - weight) <= step / 2 + 1e-6).all()
+
+
+def test_answers_are_not_rounded_and_all_that_layers_read_is(graph):
+    model = graph.quantized(graph.layers, How())
+    rounds = set(steps_of(model))
+    answers = {graph.nodes[name].output[0] for name in graph.heads}
+    read = {graph.nodes[name].input[0] for name in graph.layers}
+    assert answers and not answers & rounds
+    assert read <= rounds
+    makers = {output: node.op_type for node in model.graph.node for output in node.output}
+    weights = [node.input[1] for node in model.graph.node if node.op_type == "Conv"]
+    assert len(weights) == len(graph.layers)
+    assert {makers[name] for name in weights} == {"DequantizeLinear"}
+
+
+def test_what_is_joined_has_the_steps_of_the_whole(graph):
+    steps = steps_of(graph.quantized(graph.layers, How("mse")))
+    readers = Counter(name for node in graph.nodes.values() for name in node.input)
+    joins = [node for node in graph.nodes.values() if node.op_type == "Concat"]
+    parts = {
+        part: node.output[0]
+        for node in joins
+        for part in node.input
+        if part in steps and readers[part] == 1
+    }
+    assert parts
+    assert all(steps[part] == steps[whole] for part, whole in parts.items())
+
+
+def test_a_part_that_something_else_reads_keeps_its_own_steps():
+    nodes = [
+        onnx.helper.make_node("Relu", ["a"], ["b"]),
+        onnx.helper.make_node("Concat", ["a", "c"], ["ac"]),
+        onnx.helper.make_node("Concat", ["ac", "d"], ["whole"]),
+    ]
+    ranges = {"a": (0.0, 1.0), "b": (0.0, 1.0), "c": (-1.0, 2.0), "d": (0.0, 3.0)}
+    whole = (-1.0, 2.5)
+    ranges |= {"ac": (-1.0, 2.0), "whole": whole}
+    found = joined(nodes, ["whole", "d"], ranges)
+    # Nested ones go with the outermost; d is an answer, too.
+    assert found == ranges | {"ac": whole, "c": whole}
 
 
 def test_equalisation_changes_nothing_but_ranges(graph, inputs):

@@ -3,13 +3,11 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from slimface.compress.quantize.pairs import BEFORE_OUTPUT
 from slimface.compress.quantize.qdq import Graph, How, short
 from slimface.compress.quantize.settings import Rounding
 from slimface.core.grid import GRID_KEY, Grid
 from slimface.errors import UsageError
-
-_BEFORE_OUTPUT = "_QuantizeLinear_Input"
-"""What ONNX Runtime's quantiser calls an output of the graph before it is rounded."""
 
 
 class Step(NamedTuple):
@@ -28,7 +26,7 @@ def steps_of(made: Any) -> dict[str, Step]:
     for node in made.graph.node:
         if node.op_type == "QuantizeLinear":
             scale, zero = (numpy_helper.to_array(constants[name]) for name in node.input[1:])
-            steps[node.input[0].removesuffix(_BEFORE_OUTPUT)] = Step(float(scale), int(zero))
+            steps[node.input[0].removesuffix(BEFORE_OUTPUT)] = Step(float(scale), int(zero))
     return steps
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from slimface.compress.quantize.calibrate import Seen, observe
 from slimface.compress.quantize.equalise import equalised
+from slimface.compress.quantize.pairs import joined, with_pairs
 from slimface.compress.quantize.ranges import STEPS, Method, Range, range_of, width_of_steps
 from slimface.core.faces import Floats
 from slimface.errors import MissingError, UsageError
@@ -172,37 +173,24 @@ class Graph:
             how: The arithmetic.
             reach: The range of each tensor; None: those that ``how`` chooses.
         """
-        from onnxruntime.quantization import QDQQuantizer, QuantType
-        from onnxruntime.quantization.calibrate import TensorData
-
         chosen = set(layers)
         if not chosen:
             return copy.deepcopy(self.model)
-        model = self.prepared(chosen, how)
-        ranges = {
-            name: TensorData(lowest=np.float32(low), highest=np.float32(high))
-            for name, (low, high) in (reach or self.reach(how.ranges)).items()
-        }
-        quantizer = QDQQuantizer(
-            model,
-            True,
-            how.weight_bits == 7,
-            QuantType.QInt8 if how.bits == 8 else QuantType.QInt4,
-            QuantType.QUInt8,
-            ranges,
+        return with_pairs(
+            self.prepared(chosen, how),
             [*chosen, *self._between(chosen)],
-            [],
-            [*WEIGHTED, *BETWEEN],
-            {"WeightSymmetric": True, "ActivationSymmetric": False},
+            reach or self.reach(how.ranges),
+            answers=[self.nodes[name].output[0] for name in self.heads if name in chosen],
+            bits=how.bits,
+            reduce_range=how.weight_bits == 7,
         )
-        quantizer.quantize_model()
-        quantizer.model.topological_sort()
-        return quantizer.model.model
 
     def reach(self, method: Method) -> dict[str, Range]:
         """Return the range of each tensor that was looked at, as a method chooses it."""
         if method not in self._found:
-            self._found[method] = {name: range_of(one, method) for name, one in self.seen.items()}
+            alone = {name: range_of(one, method) for name, one in self.seen.items()}
+            outputs = {output.name for output in self.model.graph.output}
+            self._found[method] = joined(self.nodes.values(), outputs, alone)
         return self._found[method]
 
     def _between(self, layers: set[str]) -> list[str]:
