@@ -232,7 +232,7 @@ def test_a_batch_of_one_and_a_norm_of_weight_zero_learn_in_fake_eight_bits(ready
 def test_a_network_that_computes_something_else_in_training_is_refused(ready):
     network = copy.deepcopy(ready.network)
     network.forward.roundings = fake.Roundings(
-        calls=ready.network.forward.roundings.calls + 1, images=None, answers={}, layers=frozenset()
+        calls=ready.network.forward.roundings.calls + 1, images=None, answers={}, layers={}
     )
     with pytest.raises(UsageError, match="other operations in training"):
         network(torch.from_numpy(ready.inputs[0]))

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from torch import nn
 
 from slimface.compress.quantize import openvino
 from slimface.compress.quantize.calibrate import WHOLE, Seen, shown_to_networks
-from slimface.compress.quantize.choice import Network
+from slimface.compress.quantize.choice import Network, as_learnt, for_onnxruntime
 from slimface.compress.quantize.export import write_float
-from slimface.compress.quantize.grid import steps_of
+from slimface.compress.quantize.grid import grid_of, steps_of
 from slimface.compress.quantize.pairs import joined
 from slimface.compress.quantize.ptq import quantize
 from slimface.compress.quantize.qdq import Graph, How, rounded_weights
@@ -226,11 +227,37 @@ def test_four_bits_are_a_smaller_file_that_runs(float_file, quantized_file, tmp_
     load(out, threads=1).detect(PICTURES[0][1])
 
 
+def test_layers_too_loud_in_four_bits_have_eight(float_file, inputs):
+    settings = Quantization(bits=4, ranges="minmax", equalise=False)
+    network = Network(onnx.load(float_file), inputs, settings, whole=True)
+    graph, noise = network.plain, network.noise
+    graph.layers = graph.layers[:6]
+    in_eight = graph.quantized(graph.layers, How())
+    most, least = noise.sqnr_db(in_eight), noise.sqnr_db(graph.quantized(graph.layers, How(bits=4)))
+    network.aim_db = (most + least) / 2
+    chosen = for_onnxruntime(network, lambda items, *_, **__: items)
+    assert not chosen.kept
+    assert 0 < len(chosen.how.eight) < len(chosen.layers)
+    assert network.aim_db <= chosen.sqnr_db < most
+    assert len(chosen.made.SerializeToString()) < len(in_eight.SerializeToString())
+    learnt = as_learnt(network, grid_of(graph, chosen.layers, chosen.how, settings))
+    assert learnt.how.eight == chosen.how.eight
+    assert learnt.made == chosen.made
+
+
 @pytest.mark.parametrize(
-    ("how", "kind"), [(How(bits=4), "INT4"), (How(), "INT8"), (How(reduce_range=True), "INT8")]
+    ("how", "kind"),
+    [
+        (How(bits=4), "INT4"),
+        (How(), "INT8"),
+        (How(reduce_range=True), "INT8"),
+        (How(bits=4, eight=frozenset(["{}"])), "INT8"),
+        (How(bits=4, eight=frozenset(["{}"]), reduce_range=True), "INT8"),
+    ],
 )
 def test_whole_numbers_of_the_file_are_the_rounded_weights(graph, how, kind):
     layer = graph.layers[1]
+    how = replace(how, eight=frozenset(name.format(layer) for name in how.eight))
     made = graph.quantized([layer], how)
     tensors = {tensor.name: tensor for tensor in made.graph.initializer}
     name = graph.nodes[layer].input[1]
@@ -242,7 +269,7 @@ def test_whole_numbers_of_the_file_are_the_rounded_weights(graph, how, kind):
     assert tensors[back.input[0]].data_type == onnx.TensorProto.DataType.Value(kind)
     steps, scales = (onnx.numpy_helper.to_array(tensors[one]) for one in back.input[:2])
     exact = onnx.numpy_helper.to_array(graph.weights[name])
-    ours = rounded_weights(exact, bits=how.weight_bits)
+    ours = rounded_weights(exact, bits=how.weight_bits(layer))
     theirs = steps.astype(np.float32) * scales.reshape(-1, 1, 1, 1)
     # A tie may be rounded either way.
     assert np.mean(np.abs(ours - theirs) > 1e-5) < 0.01

@@ -263,7 +263,6 @@ def _opened(model: str) -> Any:
 
 
 def _show(path: str, found: "Quantized", agreement: str, times: "SideBySide") -> None:
-    bits = found.settings.bits
     rows = [
         ("file, bytes", f"{found.float_bytes:,}", f"{found.bytes:,}"),
         ("one picture, ms", f"{times.float_ms:.2f}", f"{times.ms:.2f}"),
@@ -272,8 +271,5 @@ def _show(path: str, found: "Quantized", agreement: str, times: "SideBySide") ->
     for one in found.networks:
         what = f"{one.name}: " if one.name else ""
         kept = f"; in float32 stay {', '.join(one.kept)}" if one.kept else ""
-        lines.append(
-            f"{what}{one.layers - len(one.kept)} of {one.layers} layers in {bits} bits, signal "
-            f"over noise {one.sqnr_db:.1f} dB{kept}"
-        )
-    print_table(path, ("", "float32", f"int{bits}"), rows, caption="\n".join(lines))
+        lines.append(f"{what}{found.in_bits(one)}, signal over noise {one.sqnr_db:.1f} dB{kept}")
+    print_table(path, ("", "float32", f"int{found.settings.bits}"), rows, caption="\n".join(lines))

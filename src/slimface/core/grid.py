@@ -26,6 +26,9 @@ class Grid(Value):
     bits: Literal[4, 8] = 8
     """Of weights."""
 
+    eight: tuple[str, ...] = ()
+    """Those of ``layers`` whose weights have eight bits though ``bits`` says four."""
+
     reduce_range: bool = False
     """Whether eight bits of weights use seven of them."""
 

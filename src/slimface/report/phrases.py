@@ -98,11 +98,16 @@ def _export(settings: Settings, records: Sequence[Entry]) -> str:
 
 def _qat(settings: Settings, records: Sequence[Entry]) -> str:
     net = mapping(settings.get("train")).get("net")
-    return f"trained {f'{net} ' if net else ''}with rounding to eight bits{_over(records)}"
+    named = f"{net} " if net else ""
+    return f"trained {named}with rounding to {_bits(settings)}{_over(records)}"
 
 
 def _quantize(settings: Settings, records: Sequence[Entry]) -> str:
-    return f"quantised to eight bits for {settings.get('runtime', 'a runtime')}"
+    return f"quantised to {_bits(settings)} for {settings.get('runtime', 'a runtime')}"
+
+
+def _bits(settings: Settings) -> str:
+    return "four bits" if settings.get("bits") == 4 else "eight bits"
 
 
 PHRASES: Mapping[str, Phrase] = {

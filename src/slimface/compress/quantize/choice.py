@@ -4,13 +4,13 @@ What settings leave open is measured on calibration pictures, in the runtime tha
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
 from slimface.compress.quantize import openvino
-from slimface.compress.quantize.grid import check_agree, on_grid
+from slimface.compress.quantize.grid import check_agree, how_learnt, on_grid
 from slimface.compress.quantize.qdq import Graph, How, short
 from slimface.compress.quantize.sensitive import Noise, Sensitivity, best_way, to_keep
 from slimface.compress.quantize.settings import Quantization
@@ -105,10 +105,20 @@ def for_onnxruntime(network: Network, track: Track, *, auto: bool | None = None)
     graph, how, even = best_way(network.graphs, noise, settings)
     kept = set(network.by_hand)
     ranking: list[Sensitivity] = []
-    if "auto" in settings.keep if auto is None else auto:
-        loud, ranking = to_keep(graph, noise, how, network.aim_db, track=track)
+    measured = "auto" in settings.keep if auto is None else auto
+    if measured:
+        whole_bytes = replace(how, bits=8)
+        loud, ranking = to_keep(graph, noise, whole_bytes, network.aim_db, track=track)
         kept |= set(loud)
-    made = graph.quantized([layer for layer in graph.layers if layer not in kept], how)
+    left = [layer for layer in graph.layers if layer not in kept]
+    if measured and how.bits < 8:
+
+        def with_eight(names: Collection[str]) -> float:
+            return noise.sqnr_db(graph.quantized(left, replace(how, eight=frozenset(names))))
+
+        loud, ranking = to_keep(graph, noise, how, network.aim_db, track=track, measure=with_eight)
+        how = replace(how, eight=frozenset(loud))
+    made = graph.quantized(left, how)
     return Chosen(made, graph, noise.sqnr_db(made), how, kept, "slimface", even, ranking)
 
 
@@ -122,8 +132,8 @@ def as_learnt(network: Network, grid: Grid) -> Chosen:
     graph = network.plain
     made = on_grid(graph, grid)
     kept = set(graph.layers) - set(grid.layers)
-    how = How(reduce_range=grid.reduce_range, bits=grid.bits)
-    return Chosen(made, graph, network.noise.sqnr_db(made), how, kept, learnt=True)
+    decibels = network.noise.sqnr_db(made)
+    return Chosen(made, graph, decibels, how_learnt(grid), kept, learnt=True)
 
 
 def for_openvino(network: Network, track: Track) -> Chosen:

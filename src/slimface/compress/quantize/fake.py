@@ -55,11 +55,8 @@ class Roundings:
     answers: Mapping[int, Step]
     """Calls whose answer is rounded."""
 
-    layers: frozenset[int]
-    """Calls whose weights are rounded."""
-
-    bits: int = 8
-    """Of weights."""
+    layers: Mapping[int, int]
+    """Calls whose weights are rounded, and to how many bits."""
 
 
 def rounded(x: Tensor, step: Step) -> Tensor:
@@ -85,10 +82,11 @@ class _Rounder(Calls):
         self.roundings = roundings
 
     def given(self, call: Asked) -> tuple[Any, ...]:
-        if self.count not in self.roundings.layers or call.name not in WEIGHTED:
+        bits = self.roundings.layers.get(self.count)
+        if bits is None or call.name not in WEIGHTED:
             return call.args
         x, weight, *others = call.args
-        return x, rounded_weight(weight, self.roundings.bits, WEIGHTED[call.name]), *others
+        return x, rounded_weight(weight, bits, WEIGHTED[call.name]), *others
 
     def answered(self, call: Asked, answer: Tensor) -> Tensor:
         step = self.roundings.answers.get(self.count)
@@ -168,6 +166,9 @@ def roundings_of(
         calls=len(calls),
         images=images,
         answers={at[tensor]: step for tensor, step in steps.items() if tensor in at},
-        layers=frozenset(number for number in layers.values() if number is not None),
-        bits=chosen.how.weight_bits,
+        layers={
+            number: chosen.how.weight_bits(outputs[tensor])
+            for tensor, number in layers.items()
+            if number is not None
+        },
     )

@@ -1,6 +1,6 @@
 """Grid: what a file rounds, read from the file, and another file that rounds the same."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from slimface.compress.quantize.pairs import BEFORE_OUTPUT
@@ -30,7 +30,7 @@ def steps_of(made: Any) -> dict[str, Step]:
     return steps
 
 
-def grid_of(graph: Graph, layers: Iterable[str], how: How, asked: Rounding) -> Grid:
+def grid_of(graph: Graph, layers: Collection[str], how: How, asked: Rounding) -> Grid:
     """Return the grid of a graph in eight bits.
 
     Args:
@@ -44,6 +44,7 @@ def grid_of(graph: Graph, layers: Iterable[str], how: How, asked: Rounding) -> G
         layers=tuple(layers),
         ranges={makers[tensor]: ends for tensor, ends in graph.reach(how.ranges).items()},
         bits=4 if how.bits == 4 else 8,
+        eight=tuple(name for name in layers if name in how.eight),
         reduce_range=how.reduce_range,
         asked=asked.model_dump(mode="json", include=set(Rounding.model_fields)),
     )
@@ -72,8 +73,12 @@ def on_grid(graph: Graph, grid: Grid) -> Any:
             "them again."
         )
     reach = {tensors[maker]: ends for maker, ends in grid.ranges.items()}
-    how = How(reduce_range=grid.reduce_range, bits=grid.bits)
-    return graph.quantized(grid.layers, how, reach=reach)
+    return graph.quantized(grid.layers, how_learnt(grid), reach=reach)
+
+
+def how_learnt(grid: Grid) -> How:
+    """Return the arithmetic of a grid."""
+    return How(reduce_range=grid.reduce_range, bits=grid.bits, eight=frozenset(grid.eight))
 
 
 def check_agree(grid: Grid, settings: Rounding) -> None:

@@ -25,6 +25,7 @@ def with_pairs(
     *,
     answers: Collection[str] = (),
     bits: int = 8,
+    eight: Collection[str] = (),
     reduce_range: bool = False,
 ) -> Any:
     """Return a graph with pairs at what some of its nodes read and write.
@@ -35,15 +36,17 @@ def with_pairs(
         ranges: Of each tensor.
         answers: Tensors that stay in float32 though one of the nodes writes them.
         bits: Of weights, 4 or 8.
-        reduce_range: Weights have seven bits.
+        eight: Nodes whose weights have eight bits, whatever ``bits`` says.
+        reduce_range: Weights of eight bits make use of seven.
     """
     from onnxruntime.quantization import QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import TensorData
 
+    finer = {"quant_type": QuantType.QInt8, "reduce_range": reduce_range}
     quantizer = QDQQuantizer(
         model,
         True,
-        reduce_range,
+        reduce_range and bits == 8,
         QuantType.QInt8 if bits == 8 else QuantType.QInt4,
         QuantType.QUInt8,
         {
@@ -53,12 +56,27 @@ def with_pairs(
         list(nodes),
         [],
         sorted({node.op_type for node in model.graph.node if node.name in nodes}),
-        {"WeightSymmetric": True, "ActivationSymmetric": False},
+        {
+            "WeightSymmetric": True,
+            "ActivationSymmetric": False,
+            "TensorQuantOverrides": {
+                node.input[1]: [{**finer, "axis": _output_axis(node)}]
+                for node in model.graph.node
+                if node.name in eight
+            },
+        },
     )
     quantizer.quantize_model()
     _take_out_(quantizer.model, answers)
     quantizer.model.topological_sort()
     return quantizer.model.model
+
+
+def _output_axis(layer: Any) -> int:
+    """Return the axis of a layer's weights that counts its output channels."""
+    if layer.op_type == "Gemm":
+        return 0 if any(one.name == "transB" and one.i for one in layer.attribute) else 1
+    return {"Conv": 0, "ConvTranspose": 1, "MatMul": -1}[layer.op_type]
 
 
 def joined(

@@ -48,6 +48,9 @@ class QuantizedNetwork(Value):
     kept: tuple[str, ...] = ()
     """Those that stayed in float32."""
 
+    eight: tuple[str, ...] = ()
+    """Those whose weights have eight bits where four were asked for."""
+
     unsuited: tuple[str, ...] = ()
     """Layers that the runtime has no integer kernel for; they stayed in float32, too."""
 
@@ -79,14 +82,19 @@ class Quantized(Value):
     float_bytes: int
     bytes: int
 
+    def in_bits(self, *networks: QuantizedNetwork) -> str:
+        """Return how many layers of some of the networks have how many bits, for people."""
+        layers = sum(one.layers for one in networks)
+        eight = sum(len(one.eight) for one in networks)
+        fewest = layers - eight - sum(len(one.kept) for one in networks)
+        finer = f", {eight} in eight" if eight else ""
+        return f"{fewest} of {layers} layers in {_BITS[self.settings.bits]} bits{finer}"
+
     def explain(self) -> str:
         """Return the finding in a sentence for people."""
-        layers = sum(one.layers for one in self.networks)
-        kept = sum(len(one.kept) for one in self.networks)
         worst = min(one.sqnr_db for one in self.networks)
         return (
-            f"{layers - kept} of {layers} layers in {_BITS[self.settings.bits]} bits, "
-            f"{self.float_bytes:,} bytes became "
+            f"{self.in_bits(*self.networks)}, {self.float_bytes:,} bytes became "
             f"{self.bytes:,} ({self.float_bytes / self.bytes:.2f} times smaller), signal over "
             f"noise {worst:.1f} dB"
         )
@@ -187,6 +195,7 @@ def _one(
         name=name,
         layers=len(graph.layers),
         kept=tuple(short(layer) for layer in graph.layers if layer in found.kept),
+        eight=tuple(short(layer) for layer in found.layers if layer in found.how.eight),
         unsuited=graph.unsuited,
         by=found.by,
         ranges=found.how.ranges,

@@ -61,10 +61,13 @@ class How:
     bits: int = 8
     """Of weights, 4 or 8."""
 
-    @property
-    def weight_bits(self) -> int:
-        """Bits that weights make use of."""
-        return 7 if self.reduce_range and self.bits == 8 else self.bits
+    eight: frozenset[str] = frozenset()
+    """Layers whose weights have eight bits though ``bits`` says four."""
+
+    def weight_bits(self, layer: str) -> int:
+        """Return how many bits the weights of a layer make use of."""
+        bits = 8 if layer in self.eight else self.bits
+        return 7 if self.reduce_range and bits == 8 else bits
 
 
 class Graph:
@@ -182,7 +185,8 @@ class Graph:
             reach or self.reach(how.ranges),
             answers=[self.nodes[name].output[0] for name in self.heads if name in chosen],
             bits=how.bits,
-            reduce_range=how.weight_bits == 7,
+            eight=how.eight,
+            reduce_range=how.reduce_range,
         )
 
     def reach(self, method: Method) -> dict[str, Range]:
@@ -231,7 +235,7 @@ class Graph:
             if node.op_type != "Conv" or len(node.input) < 3:
                 continue
             weight = onnx.numpy_helper.to_array(tensors[node.input[1]])
-            lost = weight - rounded_weights(weight, bits=how.weight_bits)
+            lost = weight - rounded_weights(weight, bits=how.weight_bits(name))
             means = self.seen[node.input[0]].mean
             groups = len(means) // weight.shape[1]
             of_group = np.repeat(
