@@ -149,7 +149,8 @@ def quantize(
         _show(str(path), found, report.explain(), times)
     if times.slower:
         diary.print(
-            f"[bold yellow]Warning:[/] on this machine eight bits are slower: {times.explain()}.\n"
+            "[bold yellow]Warning:[/] on this machine the quantised file is slower: "
+            f"{times.explain()}.\n"
             "Smaller it is. Another --runtime, or --keep stem,auto may be faster; on other "
             "processors measure again with: slimface benchmark FLOAT INT8",
             soft_wrap=True,

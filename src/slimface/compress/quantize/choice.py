@@ -107,17 +107,22 @@ def for_onnxruntime(network: Network, track: Track, *, auto: bool | None = None)
     ranking: list[Sensitivity] = []
     measured = "auto" in settings.keep if auto is None else auto
     if measured:
-        whole_bytes = replace(how, bits=8)
-        loud, ranking = to_keep(graph, noise, whole_bytes, network.aim_db, track=track)
+        in_eight = replace(how, bits=8)
+        loud, ranking = to_keep(graph, noise, in_eight, network.aim_db, track=track)
+        _say(loud, graph, "stay in float32")
         kept |= set(loud)
     left = [layer for layer in graph.layers if layer not in kept]
     if measured and how.bits < 8:
 
-        def with_eight(names: Collection[str]) -> float:
+        def sparing(names: Collection[str]) -> float:
             return noise.sqnr_db(graph.quantized(left, replace(how, eight=frozenset(names))))
 
-        loud, ranking = to_keep(graph, noise, how, network.aim_db, track=track, measure=with_eight)
-        how = replace(how, eight=frozenset(loud))
+        every = len(graph.layers)
+        loud, ranking = to_keep(
+            graph, noise, how, network.aim_db, track=track, measure=sparing, most=every
+        )
+        how = replace(how, eight=frozenset(loud) - kept)
+        _say(how.eight, graph, "have eight bits")
     made = graph.quantized(left, how)
     return Chosen(made, graph, noise.sqnr_db(made), how, kept, "slimface", even, ranking)
 
@@ -171,9 +176,15 @@ def for_openvino(network: Network, track: Track) -> Chosen:
             track=track,
             measure=lambda names: by_nncf(way, names).sqnr_db,
         )
+        _say(loud, network.plain, "stay in float32")
         best = by_nncf(way, loud)
         best.ranking = ranking
     return max(best, own, key=lambda one: one.sqnr_db)
+
+
+def _say(layers: Collection[str], graph: Graph, fate: str) -> None:
+    if layers:
+        log.info("%d of %d layers %s", len(layers), len(graph.layers), fate)
 
 
 def _by_hand(graph: Graph, settings: Quantization, whole: bool) -> set[str]:

@@ -59,6 +59,8 @@ def with_pairs(
         {
             "WeightSymmetric": True,
             "ActivationSymmetric": False,
+            # ONNX's own pairs know four bits from opset 21 on.
+            "UseQDQContribOps": bits < 8,
             "TensorQuantOverrides": {
                 node.input[1]: [{**finer, "axis": _output_axis(node)}]
                 for node in model.graph.node

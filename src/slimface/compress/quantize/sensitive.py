@@ -124,10 +124,11 @@ def to_keep(
     *,
     track: Callable[..., Iterable[Any]] = _no_bar,
     measure: Callable[[Collection[str]], float] | None = None,
+    most: int | None = None,
 ) -> tuple[list[str], list[Sensitivity]]:
-    """Return the layers to leave in float32 so that ``sqnr_db`` is reached, and what each costs.
+    """Return the layers to spare so that ``sqnr_db`` is reached, and what each costs.
 
-    As few of the loudest as will do, by bisection; all but one if nothing will.
+    As few of the loudest as will do, by bisection; ``most`` of them if nothing will.
 
     Args:
         graph: What the layers are ranked in.
@@ -135,7 +136,9 @@ def to_keep(
         how: The arithmetic.
         sqnr_db: To reach, in decibels.
         track: May draw a bar.
-        measure: Tells the decibels if these layers stay in float32; None: those of the QDQ graph.
+        measure: Tells the decibels if these layers are spared; None: those of the QDQ graph in
+            which they stay in float32.
+        most: Layers to spare at most; None: all but one.
     """
     ranking: list[tuple[str, Sensitivity]] = []
 
@@ -149,9 +152,8 @@ def to_keep(
     if reached(0):
         return [], []
     ranking = rank(graph, noise, how, track=track)
-    low, high = 0, len(ranking) - 1
+    low, high = 0, len(ranking) - 1 if most is None else most
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if reached(middle) else (middle, high)
-    log.info("%d of %d layers stay in float32", high, len(ranking))
     return [name for name, _ in ranking[:high]], [one for _, one in ranking]

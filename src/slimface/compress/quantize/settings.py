@@ -39,14 +39,15 @@ class Rounding(Value):
     """Weights of seven bits, for x86 processors without VNNI, whose 16-bit sums overflow."""
 
     bits: Literal[4, 8] = 8
-    """Of weights; what layers put out always has eight. Four make a smaller file, not a faster one:
-    ONNX Runtime, which alone reads it, computes those layers in float32. They cost accuracy."""
+    """Of weights; what layers put out always has eight. With four, ``auto`` leaves eight to layers
+    that are too loud. A smaller file, not a faster one: ONNX Runtime, which alone reads it,
+    computes layers of four bits in float32. They cost accuracy."""
 
     def aim_db(self, *, whole: bool) -> float:
         """Return what ``auto`` aims at: 16 dB, and 24 for a net of a cascade.
 
         What one net of a cascade gets wrong the next never sees, and the thin layers to blame weigh
-        next to nothing. Weights of four bits would all stay in float32 for that.
+        next to nothing. Hardly a layer would have four bits for that.
 
         Args:
             whole: Whether the network is all there is of a model.

@@ -32,7 +32,7 @@ class SideBySide(Value):
         ratio = self.float_ms / self.ms
         how = f"{ratio:.2f} times as fast" if ratio >= 1 else f"SLOWER, {1 / ratio:.2f} times"
         return (
-            f"{self.ms:.2f} ms in eight bits ({self.runtime}), {self.float_ms:.2f} ms in float32 "
+            f"{self.ms:.2f} ms quantised ({self.runtime}), {self.float_ms:.2f} ms in float32 "
             f"(onnxruntime), one thread: {how}"
         )
 
