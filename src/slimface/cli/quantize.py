@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from slimface.compress.quantize.side import SideBySide
 
 EPOCHS = 3
-CASCADE_RATE = 1e-5
-"""Learning rate of a cascade's nets in fake bits, where none is given."""
+"""Length of a training in fake bits, where none is given; that of detectors is 1."""
 
-RATE = 2e-6
-"""The same of detectors, with adamw: at 1e-5 they lose more by moving than rounding costs."""
+RATE = 1e-5
+"""Its learning rate for detectors and the nets of cascades, the same."""
+
+WINDOWS = {"kind": "s3fd", "native_share": 1, "colour_share": 0}
+"""What detectors learn from: windows of pictures as they are, where the small faces are that
+rounding loses first."""
 
 TAUGHT = {
     "kind": "distill",
@@ -82,11 +85,16 @@ def quantize(
     pictures: Annotated[int, typer.Option(min=1, help="Pictures to calibrate on.")] = 32,
     compared: Annotated[int, typer.Option(min=1, help="Pictures to compare on.")] = 20,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="qat: length of the training.  [default: 3]")
+        int | None,
+        typer.Option(
+            min=1, help="qat: length of the training.  [default: 1; cascades, classifiers: 3]"
+        ),
     ] = None,
     learning_rate: Annotated[
         float | None,
-        typer.Option("--learning-rate", "--lr", help="qat.  [default: as slimface train goes on]"),
+        typer.Option(
+            "--learning-rate", "--lr", help="qat.  [default: 1e-5; classifiers: as train goes on]"
+        ),
     ] = None,
     device: DeviceOption = "cpu",
     workers: WorkersOption = 1,
@@ -171,7 +179,9 @@ def _recipe(
     from slimface.recipe.recipe import Recipe
     from slimface.recipe.start import spec_of
 
-    courses = _courses(spec_of(model), epochs or EPOCHS, learning_rate)
+    spec = spec_of(model)
+    epochs = epochs or (1 if spec.task == "detection" else EPOCHS)
+    courses = _courses(spec, epochs, learning_rate)
     bits = settings["bits"]
     # The training chooses what is rounded, and the file has just that.
     rounding = {name: value for name, value in settings.items() if name != "runtime"}
@@ -179,7 +189,7 @@ def _recipe(
     return Recipe.parse(
         {
             "name": f"quantize-{Path(model).stem}",
-            "about": f"{model} trained with weights of {bits} bits for {epochs or EPOCHS} epochs.",
+            "about": f"{model} trained with weights of {bits} bits, epochs: {epochs}.",
             "model": model,
             "source": source_of(data),
             "seed": seed,
@@ -207,7 +217,7 @@ def _courses(spec: Any, epochs: int, learning_rate: float | None) -> list[dict[s
             "epochs": epochs,
             "batch_size": 512,
             "optimizer": "adam",
-            "learning_rate": learning_rate or CASCADE_RATE,
+            "learning_rate": learning_rate or RATE,
             "weight_decay": 0,
         }
         taught = {"kind": "train_net", "schedule": schedule, "criterion": TAUGHT}
@@ -231,7 +241,7 @@ def _courses(spec: Any, epochs: int, learning_rate: float | None) -> list[dict[s
         "ema": 0.95,
         "frozen_norms": True,
     }
-    plan |= {"size_px": 320, "augment": {"kind": "plain"}, "schedule": schedule}
+    plan |= {"size_px": 320, "augment": WINDOWS, "schedule": schedule}
     return [{**plan, "criterion": {**TAUGHT, "of": plan["criterion"]}}]
 
 
