@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from slimface.compress.quantize.side import SideBySide
 
 EPOCHS = 3
-"""Length of a training in fake bits, where none is given; that of detectors is 1."""
+"""Length of a training in fake bits, where none is given."""
+
+DETECTOR_EPOCHS = 1
+"""The same of detectors of one net."""
 
 RATE = 1e-5
-"""Its learning rate for detectors and the nets of cascades, the same."""
+"""The same of the learning rate, but for classifiers."""
 
 WINDOWS = {"kind": "s3fd", "native_share": 1, "colour_share": 0}
 """What detectors learn from: windows of pictures as they are, where the small faces are that
@@ -180,7 +183,7 @@ def _recipe(
     from slimface.recipe.start import spec_of
 
     spec = spec_of(model)
-    epochs = epochs or (1 if spec.task == "detection" else EPOCHS)
+    epochs = epochs or (DETECTOR_EPOCHS if spec.task == "detection" else EPOCHS)
     courses = _courses(spec, epochs, learning_rate)
     bits = settings["bits"]
     # The training chooses what is rounded, and the file has just that.

@@ -120,10 +120,15 @@ class Graph:
     @property
     def heads(self) -> tuple[str, ...]:
         """The layers that no other layer comes after."""
-        others = {
-            name for layer in self.layers for name in self._upstream([layer]) if name != layer
-        }
+        read = {tensor for layer in self.layers for tensor in self.nodes[layer].input}
+        before = [node.name for node in self.nodes.values() if not read.isdisjoint(node.output)]
+        others = self._upstream(before)
         return tuple(layer for layer in self.layers if layer not in others)
+
+    @property
+    def outputs(self) -> set[str]:
+        """Names of the tensors that the graph answers."""
+        return {output.name for output in self.model.graph.output}
 
     def look(self, inputs: Sequence[Floats]) -> None:
         """Run the graph, and keep what its tensors held.
@@ -145,9 +150,8 @@ class Graph:
     def _revealing(self, names: Sequence[str]) -> Callable[[Floats], list[Floats]]:
         """Return what runs the graph and gives these tensors."""
         model = copy.deepcopy(self.model)
-        known = {output.name for output in model.graph.output}
         for name in names:
-            if name not in known:
+            if name not in self.outputs:
                 model.graph.output.add().name = name
         return runner(model, names)
 
@@ -155,9 +159,8 @@ class Graph:
         """Return an equal graph in which the ranges of channels are even; see ``equalise``."""
         onnx = _onnx()
         arrays = {name: onnx.numpy_helper.to_array(one) for name, one in self.weights.items()}
-        outputs = {output.name for output in self.model.graph.output}
         even = Graph(self.model)
-        for name, fresh in equalised(self.nodes, arrays, outputs, self.seen).items():
+        for name, fresh in equalised(self.nodes, arrays, self.outputs, self.seen).items():
             even.weights[name].CopyFrom(onnx.numpy_helper.from_array(fresh, name))
         even.look(inputs)
         return even
@@ -193,8 +196,7 @@ class Graph:
         """Return the range of each tensor that was looked at, as a method chooses it."""
         if method not in self._found:
             alone = {name: range_of(one, method) for name, one in self.seen.items()}
-            outputs = {output.name for output in self.model.graph.output}
-            self._found[method] = joined(self.nodes.values(), outputs, alone)
+            self._found[method] = joined(self.nodes.values(), self.outputs, alone)
         return self._found[method]
 
     def _between(self, layers: set[str]) -> list[str]:
